@@ -1,0 +1,69 @@
+"""Files that are either wholly there or not there."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tombola.errors import CannotWrite
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write several files so that a crash or a full disk leaves no part of any behind.
+
+    Every file goes to a temporary neighbour first and is flushed to the disk; only when all of them are safe are they
+    renamed into place.
+
+    Raises:
+        CannotWrite: a folder cannot be made or written, a folder stands where a file should go, or the disk is full.
+            Nothing is left half-written.
+    """
+    waiting: dict[Path, Path] = {}
+    target = Path()
+    try:
+        for target, content in files.items():
+            if target.is_dir():
+                raise CannotWrite(f"{target} is a folder, and a file should be written there. Choose another path.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+            waiting[Path(name)] = target
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        # mkstemp makes files private to the user; results are ordinary files, so they get the umask's mode.
+        mask = os.umask(0)
+        os.umask(mask)
+        for temporary, target in list(waiting.items()):
+            temporary.chmod(0o666 & ~mask)
+            os.replace(temporary, target)
+            del waiting[temporary]
+    except OSError as error:
+        raise CannotWrite(f"cannot write {target}: {error.strerror or error}. {_advice(error)}") from error
+    finally:
+        for temporary in waiting:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Find out before a long computation whether ``folder`` can be made and written.
+
+    Raises:
+        CannotWrite: it cannot; a folder that was made to find out stays.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CannotWrite(
+            f"cannot write into {folder}: {error.strerror or error}. {_advice(error)}"
+        ) from error
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == 28:
+        return "Free some space, or choose a path on another disk."
+    return "Choose a folder that you may write to."

@@ -1,0 +1,28 @@
+"""Networks: the papers' own, yours by dotted path, and what is worth knowing about any of them.
+
+Lives here: the registry, one file per family, the start values of a family (``initial``), and counts by parameter name.
+Imported here: torch, ``tombola.types``, ``tombola.errors``, ``tombola.seeds``.
+Proved by: ``tests/models`` (exact parameter counts, the Glorot variance, start values equal bit for bit).
+"""
+
+from tombola.models.counting import Counts, count_params
+from tombola.models.factory import call_factory, from_path
+from tombola.models.kinds import kinds, tied_names
+from tombola.models.macs import macs
+from tombola.models.registry import ModelEntry, build, layer_multipliers, registry
+from tombola.models.start import initial
+
+__all__ = [
+    "Counts",
+    "ModelEntry",
+    "build",
+    "call_factory",
+    "count_params",
+    "from_path",
+    "initial",
+    "kinds",
+    "layer_multipliers",
+    "macs",
+    "registry",
+    "tied_names",
+]

@@ -1,0 +1,49 @@
+"""Global: one pooled ranking decides how many weights each tensor keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tombola.prune.counting import Counts, Cut, Shapes, apportion, size_of
+from tombola.prune.select import keep_top
+from tombola.types import Masks, Scores
+
+
+@final
+@dataclass(frozen=True)
+class Global:
+    """Keep the best of all tensors' weights together.
+
+    Frankle & Carbin (2019), section 4 (deeper networks are pruned globally); the plan divides the total in proportion
+    to sizes, and the placement replaces that division by the pooled ranking.
+    """
+
+    name: str = "global"
+
+    def plan(self, shapes: Shapes, alive: Counts, cut: Cut) -> dict[str, int]:
+        """Fix the total; see :class:`~tombola.prune.allocation.base.Allocation`."""
+        return plan_total(shapes, alive, cut)
+
+    def place(self, scores: Scores, masks: Masks, planned: Counts, generator: torch.Generator | None) -> dict[str, int]:
+        """Count what the pooled ranking keeps in each tensor."""
+        return pooled_counts(scores, masks, sum(planned.values()), generator)
+
+
+def plan_total(shapes: Shapes, alive: Counts, cut: Cut) -> dict[str, int]:
+    """Fix the exact total; its division in proportion to the weights left is provisional."""
+    total = cut.total(sum(map(size_of, shapes.values())), sum(alive.values()))
+    left = sum(alive.values())
+    return apportion({name: alive[name] * total / left for name in shapes}, total, alive)
+
+
+def pooled_counts(
+    scores: Mapping[str, Tensor], masks: Masks, total: int, generator: torch.Generator | None
+) -> dict[str, int]:
+    """Keep the ``total`` largest scores of all tensors and count them in each."""
+    pooled = torch.cat([scores[name].reshape(-1) for name in masks])
+    chosen = keep_top(pooled, total, generator)
+    parts = chosen.split([mask.numel() for mask in masks.values()])
+    return {name: int(part.sum()) for name, part in zip(masks, parts, strict=True)}

@@ -1,0 +1,130 @@
+"""Controls: what a ticket is compared with, each differing from it in one named thing only.
+
+All controls share the ticket's density, budget, data order and recipe.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from tombola.prune.allocation.erk import ERK
+from tombola.prune.allocation.uniform import Uniform
+from tombola.prune.counting import Cut
+from tombola.prune.masks import kept, ones, sizes
+from tombola.prune.select import select
+from tombola.types import Masks, Snapshot
+
+
+@dataclass(frozen=True)
+class Case:
+    """A ticket, and what a control may need to depart from it.
+
+    Attributes:
+        start: what the ticket starts from, before its mask is put on.
+        masks: the ticket's mask.
+        fresh: draws theta_0 anew from the model's own initialiser, with another seed.
+        one_shot: gives the mask of a single cut of the dense run to the same level.
+        generator: a CPU generator for this control at this level; the same bits every time.
+    """
+
+    start: Snapshot
+    masks: Masks
+    fresh: Callable[[], Snapshot]
+    one_shot: Callable[[], Masks]
+    generator: torch.Generator
+
+
+Control = Callable[[Case], tuple[Snapshot, Masks]]
+"""Gives what the control starts from, before masking, and its mask."""
+
+
+def reinit(case: Case) -> tuple[Snapshot, Masks]:
+    """Keep the mask, draw new initial values; trained from step 0 for the whole budget.
+
+    The random reinitialisation of Frankle & Carbin (2019), section 1: are the *values* needed?
+    """
+    return case.fresh(), case.masks
+
+
+def permute(case: Case) -> tuple[Snapshot, Masks]:
+    """Keep the mask, permute the start values inside each prunable tensor.
+
+    Zhou et al. (2019), section 3 (reshuffle of init): the values stay, their places do not.
+    """
+    params = dict(case.start.params)
+    for name in case.masks:
+        params[name] = _permuted(params[name], case.generator)
+    return replace(case.start, params=params), case.masks
+
+
+def shuffle(case: Case) -> tuple[Snapshot, Masks]:
+    """Keep the start values and each tensor's count, permute the mask inside each tensor.
+
+    Frankle et al. (2021), section 4 (layerwise shuffling): is it *which* weights, or only how many in each layer?
+    """
+    return case.start, {name: _permuted(mask, case.generator) for name, mask in case.masks.items()}
+
+
+def global_shuffle(case: Case) -> tuple[Snapshot, Masks]:
+    """Keep the start values and the total, permute the mask across all tensors together."""
+    pooled = torch.cat([mask.reshape(-1) for mask in case.masks.values()])
+    parts = _permuted(pooled, case.generator).split([mask.numel() for mask in case.masks.values()])
+    return case.start, {
+        name: part.reshape(mask.shape) for (name, mask), part in zip(case.masks.items(), parts, strict=True)
+    }
+
+
+def random_uniform(case: Case) -> tuple[Snapshot, Masks]:
+    """Keep the start values and the total, draw a random mask of the same density in every tensor."""
+    return case.start, _random(case, Uniform())
+
+
+def random_erk(case: Case) -> tuple[Snapshot, Masks]:
+    """Keep the start values and the total, draw a random mask with ERK's layer densities (Evci et al. 2020)."""
+    return case.start, _random(case, ERK())
+
+
+def sign_constant(case: Case) -> tuple[Snapshot, Masks]:
+    """Keep the mask and the signs, replace each magnitude by its tensor's standard deviation.
+
+    Zhou et al. (2019), section 3: the standard deviation is that of the whole tensor, pruned entries included.
+    """
+    params = dict(case.start.params)
+    for name in case.masks:
+        params[name] = params[name].sign() * params[name].std(correction=0)
+    return replace(case.start, params=params), case.masks
+
+
+def one_shot(case: Case) -> tuple[Snapshot, Masks]:
+    """Keep the start values, take the mask of one cut of the dense run at equal density (is iterating needed?)."""
+    return case.start, case.one_shot()
+
+
+CONTROLS: Final[dict[str, Control]] = {
+    "reinit": reinit,
+    "permute": permute,
+    "shuffle": shuffle,
+    "global-shuffle": global_shuffle,
+    "random": random_uniform,
+    "random-erk": random_erk,
+    "sign": sign_constant,
+    "one-shot": one_shot,
+}
+
+
+def _permuted(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+    return tensor.reshape(-1)[order].reshape(tensor.shape)
+
+
+def _random(case: Case, allocation: Uniform | ERK) -> dict[str, Tensor]:
+    shapes = {name: tuple(mask.shape) for name, mask in case.masks.items()}
+    counts = allocation.plan(shapes, sizes(case.masks), Cut(keep=kept(case.masks)))
+    scores = {
+        name: torch.rand(mask.shape, dtype=torch.float64, generator=case.generator).to(mask.device)
+        for name, mask in ones(case.masks, case.masks).items()
+    }
+    return select(scores, counts)

@@ -1,0 +1,175 @@
+"""The composition: a criterion, an allocation, a schedule and a rewind make a pruner."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import final
+
+from torch import Tensor
+
+from tombola.errors import EmptiedLayer, InvalidScores
+from tombola.prune.allocation import Allocation, LayerRates
+from tombola.prune.counting import Counts, Shapes, size_of
+from tombola.prune.criteria import magnitude
+from tombola.prune.evidence import Criterion, Evidence
+from tombola.prune.masks import check, ones
+from tombola.prune.rewinding import Rewind, fine_tune, rewind_to_init
+from tombola.prune.schedules import Schedule, ladder
+from tombola.prune.schedules import one_shot as one_shot_schedule
+from tombola.prune.select import select
+from tombola.types import Masks, Params
+
+
+@final
+@dataclass(frozen=True)
+class Pruner:
+    """How a subnetwork is found.
+
+    Attributes:
+        criterion: scores the weights.
+        allocation: divides a level's total among the tensors.
+        schedule: says how much each level cuts.
+        rewind: says what the survivors restart from.
+        from_dense: every level cuts the dense run directly (one-shot); otherwise each cuts the last level's survivors.
+        min_keep: keep at least this many weights in every tensor, taking them from the largest ones; 0 stops with an
+            error when a tensor would be emptied.
+    """
+
+    criterion: Criterion = magnitude
+    allocation: Allocation = LayerRates()  # noqa: RUF009 - frozen
+    schedule: Schedule = ladder()  # noqa: RUF009 - frozen
+    rewind: Rewind = rewind_to_init()  # noqa: RUF009 - frozen
+    from_dense: bool = False
+    min_keep: int = 0
+
+    def plan(self, shapes: Shapes, levels: int) -> tuple[dict[str, int], ...]:
+        """Count what each level will keep, before anything is trained.
+
+        Args:
+            shapes: name -> shape of each prunable tensor.
+            levels: how many cuts.
+
+        Returns:
+            One name -> count per level, level 0 (dense) first. The sums are exact; under an allocation by score the
+            division among tensors is provisional.
+
+        Raises:
+            ImpossibleDensity: a level would keep nothing.
+            EmptiedLayer: an allocation by size would empty a tensor.
+        """
+        planned = [{name: size_of(shape) for name, shape in shapes.items()}]
+        for level in range(1, levels + 1):
+            counts = self.allocation.plan(shapes, planned[-1], self.schedule(level))
+            planned.append(self._filled(counts, planned[-1]))
+        return tuple(planned)
+
+    def prune(self, level: int, params: Params, masks: Masks, evidence: Evidence) -> dict[str, Tensor]:
+        """Make the mask of a level.
+
+        Args:
+            level: 1 or more.
+            params: the trained weights: of the level before, or of the dense run where ``from_dense``.
+            masks: the masks they were trained under, over the prunable tensors.
+            evidence: what else the criterion looks at; ``generator`` breaks ties.
+
+        Returns:
+            name -> bool tensor; nested in ``masks``.
+
+        Raises:
+            InvalidScores: the criterion gave NaN.
+            EmptiedLayer: a tensor would lose all its weights and ``min_keep`` is 0.
+        """
+        check(params, masks)
+        planned = self.plan({name: tuple(mask.shape) for name, mask in masks.items()}, level)[level]
+        scores = self.criterion(params, masks, evidence)
+        for name, score in scores.items():
+            if bool(score[masks[name]].isnan().any()):
+                raise InvalidScores(f"the criterion gave NaN for weights of {name!r}; NaN has no rank.")
+        alive = {name: int(mask.sum()) for name, mask in masks.items()}
+        counts = self.allocation.place(scores, masks, planned, evidence.generator)
+        return select(scores, self._filled(counts, alive), evidence.generator)
+
+    def prune_dense(self, level: int, params: Params, names: Sequence[str], evidence: Evidence) -> dict[str, Tensor]:
+        """Make the mask of a level by one cut of dense weights, whatever the strategy."""
+        return self.prune(level, params, ones(params, names), evidence)
+
+    def _filled(self, counts: Counts, alive: Counts) -> dict[str, int]:
+        """Refuse an emptied tensor, or keep the stated minimum at the cost of the fullest ones."""
+        filled = dict(counts)
+        for name, count in counts.items():
+            least = min(self.min_keep, alive[name])
+            if count == 0 and least == 0 and alive[name] > 0:
+                raise EmptiedLayer(
+                    f"the cut would empty {name!r}: 0 of its {alive[name]} weights would be left, and nothing passes "
+                    "an empty layer. Prune less, choose another allocation (erk and lamp spare small layers), or ask "
+                    "for a minimum per layer with min_keep=1."
+                )
+            filled[name] = max(count, least)
+        excess = sum(filled.values()) - sum(counts.values())
+        for name in sorted(filled, key=lambda n: -filled[n]):
+            given = min(excess, max(0, filled[name] - self.min_keep))
+            filled[name] -= given
+            excess -= given
+        return filled
+
+
+def imp(
+    rate: float | str | Fraction = Fraction(1, 5),
+    *,
+    criterion: Criterion = magnitude,
+    allocation: Allocation | None = None,
+    rewind: Rewind | None = None,
+    schedule: Schedule | None = None,
+) -> Pruner:
+    """Train, prune ``rate`` of the survivors, reset the rest to their initial values, repeat.
+
+    Iterative magnitude pruning: Frankle & Carbin (2019), section 2, strategy 1.
+    """
+    return Pruner(
+        criterion=criterion,
+        allocation=allocation or LayerRates(),
+        schedule=schedule or ladder(rate),
+        rewind=rewind or rewind_to_init(),
+    )
+
+
+def one_shot(
+    density: float | str | Fraction = Fraction(1, 5),
+    *,
+    criterion: Criterion = magnitude,
+    allocation: Allocation | None = None,
+    rewind: Rewind | None = None,
+    schedule: Schedule | None = None,
+) -> Pruner:
+    """Train, prune once to ``density``, reset the survivors to their initial values.
+
+    One-shot pruning: Frankle & Carbin (2019), section 1, steps 1 to 4. With a schedule of several levels, each of them
+    is one cut of the same dense run.
+    """
+    return Pruner(
+        criterion=criterion,
+        allocation=allocation or LayerRates(),
+        schedule=schedule or one_shot_schedule(density),
+        rewind=rewind or rewind_to_init(),
+        from_dense=True,
+    )
+
+
+def train_prune_finetune(
+    rate: float | str | Fraction = Fraction(1, 5),
+    *,
+    criterion: Criterion = magnitude,
+    allocation: Allocation | None = None,
+    schedule: Schedule | None = None,
+    extra: int | None = None,
+) -> Pruner:
+    """Train, remove the superfluous, fine-tune what is left, repeat.
+
+    Han et al. (2015), section 3: the survivors keep their trained weights.
+    """
+    return Pruner(
+        criterion=criterion,
+        allocation=allocation or LayerRates(),
+        schedule=schedule or ladder(rate),
+        rewind=fine_tune(extra),
+    )

@@ -1,0 +1,79 @@
+"""Which tensors may be pruned, and which were left alone and why."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tombola.errors import InvalidValue, NothingToPrune, UnknownName
+from tombola.types import Params
+
+PRESETS: dict[str, frozenset[str]] = {
+    "weights": frozenset({"linear", "conv", "attention", "recurrent"}),
+    "linear": frozenset({"linear"}),
+    "conv": frozenset({"conv"}),
+    "weights+embeddings": frozenset({"linear", "conv", "attention", "recurrent", "embedding"}),
+    "everything": frozenset({"linear", "conv", "attention", "recurrent", "embedding", "norm", "bias", "other"}),
+}
+"""Preset -> the kinds of parameter it prunes. ``weights`` is the papers' convention and the default."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is pruned and what is not.
+
+    Attributes:
+        prunable: parameter names, in the network's order.
+        skipped: name -> the reason in words, for every other parameter.
+    """
+
+    prunable: tuple[str, ...]
+    skipped: Mapping[str, str]
+
+
+def choose(params: Params, kinds: Mapping[str, str], *, preset: str = "weights", exclude: Sequence[str] = ()) -> Scope:
+    """Decide which parameters are prunable.
+
+    Args:
+        params: name -> tensor.
+        kinds: name -> what the owning module makes of it: ``linear``, ``conv``, ``attention``, ``recurrent``,
+            ``norm``, ``embedding``, ``bias`` or ``other``.
+        preset: a key of ``PRESETS``.
+        exclude: shell patterns of names to leave dense, such as ``"*.shortcut.weight"``.
+
+    Returns:
+        The prunable names, and a reason for each skipped one: nothing is left out in silence.
+
+    Raises:
+        UnknownName: no such preset.
+        InvalidValue: an exclusion that matches no parameter.
+        NothingToPrune: nothing is left.
+    """
+    if preset not in PRESETS:
+        raise UnknownName.among("scope", preset, PRESETS)
+    for pattern in exclude:
+        if not fnmatch.filter(params, pattern):
+            raise InvalidValue(f"the exclusion {pattern!r} matches no parameter. There are: {', '.join(params)}.")
+    prunable: list[str] = []
+    skipped: dict[str, str] = {}
+    for name, value in params.items():
+        kind = kinds.get(name, "other")
+        if kind not in PRESETS[preset]:
+            skipped[name] = "a layer type that is not known" if kind == "other" else f"a {kind} parameter"
+        elif any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
+            skipped[name] = "excluded by name"
+        elif not value.is_floating_point():
+            skipped[name] = f"not a floating-point tensor ({value.dtype})"
+        elif value.numel() == 0:
+            skipped[name] = "empty"
+        else:
+            prunable.append(name)
+    if not prunable:
+        raise NothingToPrune(
+            f"this network has nothing to prune: scope {preset!r} takes {', '.join(sorted(PRESETS[preset]))} "
+            f"parameters, and it has {_listing(skipped) or 'no parameters'}. Choose a wider scope."
+        )
+    return Scope(tuple(prunable), skipped)
+
+
+def _listing(skipped: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in skipped.items())

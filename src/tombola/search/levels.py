@@ -1,0 +1,283 @@
+"""The loop: train, prune, rewind, repeat; one record per level.
+
+Generic in the trainer and the pruner. Nothing here knows of files, plots or progress.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, final
+
+from torch import Tensor
+
+from tombola.errors import Diverged, InvalidValue
+from tombola.prune.controls import Case, Control
+from tombola.prune.evidence import Evidence
+from tombola.prune.masks import ones
+from tombola.prune.pruner import Pruner
+from tombola.prune.rewinding import masked, restart
+from tombola.seeds import derive, generator
+from tombola.types import Masks, RunResult, Seed, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
+
+TICKET: Final = "ticket"
+DENSE: Final = "dense"
+
+
+@final
+@dataclass(frozen=True)
+class Family:
+    """Everything that shares one initialisation and one data order.
+
+    Attributes:
+        seed: its random streams.
+        init: theta_0, at step 0.
+        draw: gives another initialisation from another seed; ``None`` where the initialiser is not known.
+    """
+
+    seed: Seed
+    init: Snapshot
+    draw: Callable[[Seed], Snapshot] | None = None
+
+    @property
+    def replicate(self) -> int:
+        """The number of the family."""
+        return self.seed.replicate
+
+
+@final
+@dataclass(frozen=True)
+class Dropped:
+    """A family that left the search, at every level.
+
+    Attributes:
+        replicate: which.
+        level: where it happened.
+        arm: in which run.
+        sentence: what happened, with the iteration.
+    """
+
+    replicate: int
+    level: int
+    arm: str
+    sentence: str
+
+
+@final
+@dataclass(frozen=True)
+class Level:
+    """What one level of the search found.
+
+    Attributes:
+        level: 0 is the dense network.
+        masks: replicate -> masks over the prunable tensors.
+        starts: replicate -> what the ticket started from, masked.
+        arms: arm -> replicate -> outcome; ``ticket`` is always there, and at level 0 it is the first dense run.
+        dense: at level 0, replicate -> every dense run, the first of them the ticket arm's; empty elsewhere.
+        dropped: families that left at this level; they are in no arm of it.
+    """
+
+    level: int
+    masks: Mapping[int, Masks]
+    starts: Mapping[int, Snapshot]
+    arms: Mapping[str, Mapping[int, TrainOutcome]]
+    dense: Mapping[int, tuple[TrainOutcome, ...]] = field(default_factory=dict)
+    dropped: tuple[Dropped, ...] = ()
+
+
+def search(
+    families: Sequence[Family],
+    train: TrainFn,
+    pruner: Pruner,
+    prunable: Sequence[str],
+    *,
+    iterations: int,
+    levels: int,
+    dense_runs: int = 1,
+    controls: Mapping[str, Control] | None = None,
+    control_levels: Collection[int] = (),
+) -> Iterator[Level]:
+    """Search for tickets, level by level.
+
+    Args:
+        families: the replicates.
+        train: trains all jobs of a level together.
+        pruner: makes the masks and says what survivors restart from. It sees training results only, never the test.
+        prunable: names of the prunable tensors.
+        iterations: T, of the dense run.
+        levels: how many cuts after the dense level.
+        dense_runs: dense runs per family: same initialisation, other data orders.
+        controls: name -> control.
+        control_levels: the levels at which the controls are run.
+
+    Yields:
+        One record per level, level 0 first.
+
+    Raises:
+        Diverged: no family is left. A family with a run whose loss is not finite leaves the search and makes no mask.
+    """
+    if not families or dense_runs < 1 or levels < 0:
+        raise InvalidValue("a search needs at least one family and one dense run, and no negative number of levels.")
+    state = {family.replicate: _Search(family, pruner, tuple(prunable)) for family in families}
+    yield _dense_level(state, train, iterations, dense_runs)
+    for level in range(1, levels + 1):
+        chosen = controls or {} if level in control_levels else {}
+        yield _pruned_level(level, state, train, iterations, chosen)
+
+
+def _dense_level(state: dict[int, "_Search"], train: TrainFn, iterations: int, dense_runs: int) -> Level:
+    jobs = [one.dense_job(iterations, order) for one in state.values() for order in range(dense_runs)]
+    outcomes = iter(train(jobs))
+    runs = {replicate: tuple(next(outcomes) for _ in range(dense_runs)) for replicate in state}
+    named = {r: {f"{DENSE} run {k}": run for k, run in enumerate(of_one)} for r, of_one in runs.items()}
+    dropped = _drop(0, state, named)
+    for replicate, one in state.items():
+        one.after_dense(runs[replicate][0])
+    return Level(
+        level=0,
+        masks={r: one.masks for r, one in state.items()},
+        starts={r: one.family.init for r, one in state.items()},
+        arms={TICKET: {r: runs[r][0] for r in state}},
+        dense={r: runs[r] for r in state},
+        dropped=dropped,
+    )
+
+
+def _pruned_level(
+    level: int, state: dict[int, "_Search"], train: TrainFn, iterations: int, controls: Mapping[str, Control]
+) -> Level:
+    jobs: list[TrainJob] = []
+    for one in state.values():
+        one.prune(level)
+        jobs.append(one.ticket_job(iterations))
+        jobs.extend(one.control_job(level, name, control, iterations) for name, control in controls.items())
+    starts = {r: one.start for r, one in state.items()}
+    outcomes = iter(train(jobs))
+    runs = {r: {name: next(outcomes) for name in (TICKET, *controls)} for r in state}
+    dropped = _drop(level, state, runs)
+    for replicate, one in state.items():
+        one.after_ticket(runs[replicate][TICKET])
+    return Level(
+        level=level,
+        masks={r: one.masks for r, one in state.items()},
+        starts={r: starts[r] for r in state},
+        arms={name: {r: runs[r][name] for r in state} for name in (TICKET, *controls)},
+        dropped=dropped,
+    )
+
+
+def _drop(
+    level: int, state: dict[int, "_Search"], runs: Mapping[int, Mapping[str, TrainOutcome]]
+) -> tuple[Dropped, ...]:
+    """Take the families with a run that did not finish out of the search."""
+    dropped = tuple(
+        Dropped(replicate, level, arm, run.sentence)
+        for replicate, arms in runs.items()
+        for arm, run in arms.items()
+        if run.result is not RunResult.FINISHED
+    )
+    for one in dropped:
+        state.pop(one.replicate, None)
+    if not state:
+        raise Diverged(
+            f"no family is left at level {level}: "
+            + "; ".join(f"{d.arm} of family {d.replicate} {d.sentence}" for d in dropped)
+            + ". Lower the learning rate, or look for NaN in the data."
+        )
+    return dropped
+
+
+@final
+class _Search:
+    """One family's way through the levels."""
+
+    def __init__(self, family: Family, pruner: Pruner, prunable: tuple[str, ...]) -> None:
+        self.family, self.pruner = family, pruner
+        self.dense_masks: Masks = ones(family.init.params, prunable)
+        self.masks: Masks = self.dense_masks
+        self.start: Snapshot = family.init
+        self._unmasked: Snapshot = family.init
+        self._dense: Snapshot = family.init
+        self._at_step: Snapshot | None = None
+        self._last: Snapshot = family.init
+
+    def dense_job(self, iterations: int, order: int) -> TrainJob:
+        keep = (self.pruner.rewind.step,) if order == 0 and self.pruner.rewind.weights == "step" else ()
+        return TrainJob(
+            start=self.family.init,
+            masks={},
+            seed=replace(self.family.seed, order=order),
+            stop=iterations,
+            save_at=keep,
+            name=DENSE,
+        )
+
+    def after_dense(self, run: TrainOutcome) -> None:
+        self._dense = self._last = run.end
+        self._at_step = run.saved.get(self.pruner.rewind.step)
+
+    def after_ticket(self, run: TrainOutcome) -> None:
+        self._last = run.end
+
+    def prune(self, level: int) -> None:
+        """Make this level's mask from training results alone, and what its survivors restart from."""
+        evidence = self._evidence(level, "prune")
+        if self.pruner.from_dense:
+            self.masks = self.pruner.prune(level, self._dense.params, self.dense_masks, evidence)
+            source = self._dense
+        else:
+            self.masks = self.pruner.prune(level, self._last.params, self.masks, evidence)
+            source = self._last
+        self._unmasked = restart(self.pruner.rewind, init=self.family.init, at_step=self._at_step, end=source)
+        self.start = masked(self._unmasked, self.masks)
+
+    def ticket_job(self, iterations: int) -> TrainJob:
+        return TrainJob(
+            start=self.start,
+            masks=self.masks,
+            seed=self.family.seed,
+            stop=self._stop(self.start.step, iterations),
+            name=TICKET,
+        )
+
+    def control_job(self, level: int, name: str, control: Control, iterations: int) -> TrainJob:
+        fold = (name, level)
+        start, masks = control(
+            Case(
+                start=self._unmasked,
+                masks=self.masks,
+                fresh=lambda: self._fresh(derive(self.family.seed, "control", *fold)),
+                one_shot=lambda: self._one_shot(level),
+                generator=generator(self.family.seed, "control", *fold),
+            )
+        )
+        return TrainJob(
+            start=masked(start, masks),
+            masks=masks,
+            seed=self.family.seed,
+            stop=self._stop(start.step, iterations),
+            name=name,
+        )
+
+    def _fresh(self, root: int) -> Snapshot:
+        if self.family.draw is None:
+            raise InvalidValue(
+                "the reinit control draws new initial values, and this network was given as a finished module. "
+                "Give a factory that builds it, or leave reinit out."
+            )
+        return self.family.draw(replace(self.family.seed, root=root))
+
+    def _one_shot(self, level: int) -> dict[str, Tensor]:
+        evidence = self._evidence(level, "control")
+        return self.pruner.prune_dense(level, self._dense.params, tuple(self.dense_masks), evidence)
+
+    def _stop(self, start: Step, iterations: int) -> Step:
+        rewind = self.pruner.rewind
+        if rewind.position == "end" and start >= iterations:
+            return start + (iterations if rewind.extra is None else rewind.extra)
+        return iterations
+
+    def _evidence(self, level: int, stream: str) -> Evidence:
+        return Evidence(
+            theta_0=self.family.init.params,
+            theta_k=self._at_step.params if self._at_step else self.family.init.params,
+            generator=generator(self.family.seed, stream, level),
+        )

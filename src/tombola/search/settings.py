@@ -1,0 +1,123 @@
+"""What a search is asked to do: plain values, validated, torch-free."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, final
+
+from tombola.errors import ImpossibleDensity, InvalidValue, UnknownName
+
+STRATEGIES: Final = ("imp", "one-shot", "finetune")
+DEFAULT_RATE: Final = 0.2
+DEFAULT_ROUNDS: Final = 12
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A search on a data set with our own trainer; ``None`` leaves the choice to the model and the data.
+
+    Attributes:
+        data: a data set's name, a path, or ``package.module:function``.
+        model: a network's name, or ``package.module:factory``.
+        strategy: ``imp``, ``one-shot`` or ``finetune``.
+        density: fraction of the prunable weights to keep at the end.
+        rounds: levels after the dense one.
+        rate: fraction of the survivors pruned in a round; not together with ``density``.
+        criterion: name or dotted path.
+        allocation: name.
+        rewind: ``init``, ``step:K`` or ``lr``.
+        controls: names.
+        replicates: families.
+        dense_runs: dense runs per family.
+        gates: densities at which the verdict is certified.
+        margin: accuracy that may be lost, a fraction.
+        alpha: error rate of each certificate.
+        seed: of everything random.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: processes.
+        recipe: changes to the model's recipe, by field of :class:`~tombola.train.recipe.Recipe`.
+    """
+
+    data: str = "digits"
+    model: str | None = None
+    strategy: str = "imp"
+    density: float | None = None
+    rounds: int | None = None
+    rate: float | None = None
+    criterion: str = "magnitude"
+    allocation: str | None = None
+    rewind: str = "init"
+    controls: tuple[str, ...] = ("reinit", "shuffle")
+    replicates: int = 5
+    dense_runs: int = 3
+    gates: tuple[float, ...] | None = None
+    margin: float | None = None
+    alpha: float = 0.05
+    seed: int = 0
+    device: str = "cpu"
+    workers: int | None = None
+    recipe: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise UnknownName.among("strategy", self.strategy, STRATEGIES)
+        for name in ("replicates", "dense_runs", "rounds", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidValue(f"{name.replace('_', '-')} is {value}; it is at least 1.")
+        if self.density is not None and not 0 < self.density < 1:
+            raise ImpossibleDensity(
+                f"the density is {self.density:g}; it is the fraction of weights kept, above 0 and below 1."
+                + (f" For {self.density:g} % write {self.density / 100:g}." if 1 < self.density <= 100 else "")
+            )
+        if self.rate is not None and not 0 < self.rate < 1:
+            raise InvalidValue(f"the rate is {self.rate:g}; a round removes a fraction between 0 and 1, such as 0.2.")
+        if self.density is not None and self.rate is not None:
+            raise InvalidValue(
+                "--density and --rate were both given. A density with a number of rounds sets the rate; give one of them."
+            )
+        if not 0 < self.alpha < 0.5:
+            raise InvalidValue(f"alpha is {self.alpha:g}; an error rate lies between 0 and 0.5.")
+        if self.margin is not None and not (math.isfinite(self.margin) and 0 <= self.margin < 0.5):
+            raise InvalidValue(
+                f"the margin is {self.margin:g}; it is a fraction of accuracy, at least 0 and below 0.5 "
+                "(0.002 is 0.2 points)."
+            )
+        for gate in self.gates or ():
+            if not 0 < gate < 1:
+                raise InvalidValue(f"the gate {gate:g} is no density; densities lie between 0 and 1.")
+        if not 0 <= self.seed < 2**63:
+            raise InvalidValue(f"the seed is {self.seed}; it lies between 0 and 2^63 - 1.")
+        if self.strategy == "finetune" and self.rewind != "init":
+            raise InvalidValue("finetune keeps the trained weights; it takes no --rewind.")
+        rewind_step(self.rewind)
+
+    @property
+    def levels(self) -> int:
+        """How many cuts follow the dense level."""
+        if self.rounds is not None:
+            return self.rounds
+        if self.strategy == "one-shot" and self.density is not None:
+            return 1
+        return DEFAULT_ROUNDS
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what decides the result as plain values; the number of workers does not."""
+        values = asdict(self)
+        del values["workers"]
+        return {**values, "controls": list(self.controls), "gates": list(self.gates) if self.gates else None}
+
+
+def rewind_step(text: str) -> int | None:
+    """Read ``init``, ``lr`` (both ``None``) or ``step:K``.
+
+    Raises:
+        InvalidValue: anything else.
+    """
+    word, colon, number = text.partition(":")
+    if word in ("init", "lr") and not colon:
+        return None
+    if word == "step" and number.isascii() and number.isdigit():
+        return int(number)
+    raise InvalidValue(f"{text!r} is no rewind. Known: init, step:K (such as step:100), lr.")

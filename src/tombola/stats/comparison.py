@@ -1,0 +1,217 @@
+"""Two arms side by side: what the tests say of ticket against dense, and of ticket against each control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tombola.stats.paired import (
+    MIN_REPLICATES,
+    Floats,
+    differences,
+    effect_size,
+    equivalence,
+    sign_flip,
+    t_test,
+)
+from tombola.stats.power import required_replicates
+from tombola.stats.sequence import holm
+
+
+@dataclass(frozen=True)
+class MeanInterval:
+    """The mean of one arm with its two-sided 1 - alpha t interval; infinite ends for one replicate."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ticket against dense, accuracies as fractions.
+
+    Attributes:
+        n: replicates.
+        mean: of the paired differences, ticket minus the mean of the family's dense runs.
+        sd: of the differences; ``None`` for one replicate.
+        lower: one-sided 1 - alpha limit from below; ``-inf`` for one replicate.
+        upper: one-sided 1 - alpha limit from above.
+        p: of the null hypothesis that the ticket is worse by at least the margin, one-sided paired t.
+        p_sign_flip: of the same, assuming only symmetric scatter; at least 2^-n.
+        effect: Hedges' g_z; ``None`` below three replicates or without spread.
+        non_inferior: p < alpha, with at least three replicates.
+        inferior: the upper limit is below ``-margin``, with at least three replicates.
+        ticket: the ticket's accuracy.
+        dense: the dense network's.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    lower: float
+    upper: float
+    p: float
+    p_sign_flip: float
+    effect: float | None
+    non_inferior: bool
+    inferior: bool
+    ticket: MeanInterval
+    dense: MeanInterval
+
+
+@dataclass(frozen=True)
+class SpeedComparison:
+    """Early-stop iteration of the ticket against that of the family's first dense run, on a log scale.
+
+    Attributes:
+        n: replicates.
+        ratio: geometric mean of ticket over dense; below 1 the ticket is faster.
+        ratio_lower: one-sided 1 - alpha limit from below; 0 for one replicate.
+        ratio_upper: one-sided 1 - alpha limit from above; infinite for one replicate.
+        sd: of the natural log ratios; ``None`` for one replicate.
+        p: of the null hypothesis that the ratio is at least 1 + eta.
+        not_slower: p < alpha, with at least three replicates.
+        slower: the lower limit is above 1 + eta, with at least three replicates.
+        censored_tickets: tickets whose minimum was the last evaluation; each counts as at least 1 + eta.
+        censored_dense: dense runs of that kind; they count as they are, which cannot help the ticket.
+    """
+
+    n: int
+    ratio: float
+    ratio_lower: float
+    ratio_upper: float
+    sd: float | None
+    p: float
+    not_slower: bool
+    slower: bool
+    censored_tickets: int
+    censored_dense: int
+
+
+@dataclass(frozen=True)
+class ControlComparison:
+    """Ticket against one control at the same density, accuracies as fractions.
+
+    Attributes:
+        n: replicates.
+        mean: of the paired differences, ticket minus control.
+        lower: one-sided 1 - alpha limit from below.
+        upper: one-sided 1 - alpha limit from above.
+        p: of the null hypothesis that the ticket is not better, one-sided paired t.
+        p_holm: the same, adjusted for the controls of this level.
+        superior: p_holm < alpha, with at least three replicates.
+        p_equivalence: of the null hypothesis that the two differ by at least the margin, either way.
+        equivalent: p_equivalence < alpha, with at least three replicates.
+        required_replicates: that would show superiority with power 0.8 if the observed mean and spread are the truth;
+            ``None`` for more than 1000, or when the control is ahead.
+        control: the control's accuracy.
+    """
+
+    n: int
+    mean: float
+    lower: float
+    upper: float
+    p: float
+    p_holm: float
+    superior: bool
+    p_equivalence: float
+    equivalent: bool
+    required_replicates: int | None
+    control: MeanInterval
+
+
+def mean_interval(values: Floats, alpha: float) -> MeanInterval:
+    """Return the mean of ``[R]`` values with its two-sided t interval."""
+    test = t_test(values, alpha=alpha / 2)
+    return MeanInterval(float(test.mean), float(test.lower), float(test.upper))
+
+
+def compare_with_dense(ticket: Floats, dense: Floats, *, margin: float, alpha: float, seed: int = 0) -> Comparison:
+    """Compare ``[R]`` accuracies of tickets with those of their families' dense networks."""
+    difference = differences(ticket, dense)
+    test = t_test(difference, null=-margin, alpha=alpha)
+    # The same test from the other side: its p is below alpha when the upper limit is below -margin.
+    enough = difference.size >= MIN_REPLICATES
+    return Comparison(
+        n=difference.size,
+        mean=float(test.mean),
+        sd=finite(test.sd),
+        lower=float(test.lower),
+        upper=float(test.upper),
+        p=float(test.p_greater),
+        p_sign_flip=sign_flip(difference, margin, seed=seed),
+        effect=effect_size(difference),
+        non_inferior=enough and bool(test.p_greater < alpha),
+        inferior=enough and bool(test.p_less < alpha),
+        ticket=mean_interval(ticket, alpha),
+        dense=mean_interval(dense, alpha),
+    )
+
+
+def compare_speed(
+    ticket: Floats, dense: Floats, *, eta: float, alpha: float, censored_tickets: Sequence[bool], censored_dense: int
+) -> SpeedComparison:
+    """Compare ``[R]`` early-stop iterations, all positive, of tickets with those of the first dense runs."""
+    limit = math.log1p(eta)
+    ratio = differences(np.log(ticket), np.log(dense))
+    ratio = np.where(np.asarray(censored_tickets, dtype=bool), np.maximum(ratio, limit), ratio)
+    test = t_test(ratio, null=limit, alpha=alpha)
+    enough = ratio.size >= MIN_REPLICATES
+    return SpeedComparison(
+        n=ratio.size,
+        ratio=math.exp(test.mean),
+        ratio_lower=math.exp(test.lower),
+        ratio_upper=_exp(float(test.upper)),
+        sd=finite(test.sd),
+        p=float(test.p_less),
+        not_slower=enough and bool(test.p_less < alpha),
+        slower=enough and bool(test.p_greater < alpha),
+        censored_tickets=sum(censored_tickets),
+        censored_dense=censored_dense,
+    )
+
+
+def compare_with_controls(
+    ticket: Floats, controls: Mapping[str, Floats], *, margin: float, alpha: float
+) -> dict[str, ControlComparison]:
+    """Compare ``[R]`` accuracies of tickets with each control's, Holm-adjusted over the controls."""
+    gaps = {name: differences(ticket, values) for name, values in controls.items()}
+    tests = {name: t_test(gap, alpha=alpha) for name, gap in gaps.items()}
+    adjusted = dict(zip(tests, holm([float(test.p_greater) for test in tests.values()]), strict=True))
+    compared = {}
+    for name, test in tests.items():
+        enough = gaps[name].size >= MIN_REPLICATES
+        p_equivalence = float(equivalence(gaps[name], margin))
+        sd = finite(test.sd)
+        compared[name] = ControlComparison(
+            n=gaps[name].size,
+            mean=float(test.mean),
+            lower=float(test.lower),
+            upper=float(test.upper),
+            p=float(test.p_greater),
+            p_holm=adjusted[name],
+            superior=enough and adjusted[name] < alpha,
+            p_equivalence=p_equivalence,
+            equivalent=enough and p_equivalence < alpha,
+            # alpha over their number is the strictest step of Holm's procedure, so this R is enough at any step.
+            required_replicates=None
+            if sd is None
+            else required_replicates(float(test.mean), sd, 0.0, alpha=alpha / len(gaps)),
+            control=mean_interval(controls[name], alpha),
+        )
+    return compared
+
+
+def finite(value: ArrayLike) -> float | None:
+    """Return a float, or ``None`` for NaN and infinities."""
+    number = float(np.asarray(value))
+    return number if math.isfinite(number) else None
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf

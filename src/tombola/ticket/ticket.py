@@ -1,0 +1,161 @@
+"""What a ticket is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from tombola.errors import InvalidValue
+from tombola.prune import masks as mask_tools
+from tombola.ticket import canonical
+from tombola.ticket.payload import describe, pack, seal
+from tombola.types import Masks, Params
+
+START_DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What start values may be."""
+
+BUFFER_DTYPES: Final = (
+    *START_DTYPES, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.complex64
+)  # fmt: skip
+"""What buffers may be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A sparse subnetwork and the values it trains from; Frankle & Carbin (2019), section 1.
+
+    The tensors are copied to the CPU when the ticket is made, and the start values are set to zero where the masks
+    prune. Two tickets are equal when their digests are.
+
+    Attributes:
+        start: parameter name -> float tensor, the values that the ticket trains from; +0.0 where pruned.
+        masks: parameter name -> bool tensor of the same shape; a name that is absent is dense.
+        buffers: buffer name -> tensor: the rest of the state dict.
+        provenance: where the ticket comes from, JSON only (tuples become lists). Numbers under ``kept``, ``total`` and
+            ``density`` must be the ticket's own.
+
+    Raises:
+        InvalidValue: a name that is no printable text, start values that are not finite floats, a mask that is not
+            bool, a buffer of a dtype that safetensors has no name for, or provenance that is not JSON or contradicts
+            the masks.
+        ShapeMismatch: a mask without its parameter, or of another shape.
+
+    Example:
+        >>> t = Ticket({"w": torch.ones(4)}, {"w": torch.tensor([True, False, False, False])})
+        >>> t.kept, t.total, t.density, t.start["w"].tolist()
+        (1, 4, 0.25, [1.0, 0.0, 0.0, 0.0])
+    """
+
+    start: Params
+    masks: Masks
+    buffers: Params = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        mask_tools.check(self.start, self.masks)
+        for name in (*self.start, *self.buffers):
+            _check_name(name)
+        for name, value in self.start.items():
+            _check_dtype("parameter", name, value, START_DTYPES)
+        for name, value in self.buffers.items():
+            _check_dtype("buffer", name, value, BUFFER_DTYPES)
+        masks = {name: _own(mask) for name, mask in self.masks.items()}
+        start = mask_tools.apply({name: _own(value) for name, value in self.start.items()}, masks)
+        for name, value in start.items():
+            _check_finite(name, value)
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "masks", masks)
+        object.__setattr__(self, "buffers", {name: _own(value) for name, value in self.buffers.items()})
+        object.__setattr__(self, "provenance", _json_object(self.provenance))
+        for name in ("kept", "total", "density"):
+            _check_claim(name, self.provenance.get(name), getattr(self, name))
+
+    @property
+    def kept(self) -> int:
+        """How many of the masked weights are alive."""
+        return mask_tools.kept(self.masks)
+
+    @property
+    def total(self) -> int:
+        """How many masked weights there are, pruned ones included."""
+        return mask_tools.total(self.masks)
+
+    @property
+    def density(self) -> float:
+        """Fraction kept of the masked weights."""
+        return mask_tools.density(self.masks)
+
+    @property
+    def density_all_parameters(self) -> float:
+        """Fraction kept of all parameters, biases and norms included."""
+        every = sum(value.numel() for value in self.start.values())
+        return (every - self.total + self.kept) / every if every else 1.0
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the tensors and the provenance, in hexadecimal; any change to either changes it."""
+        tensors = pack(self.start, self.masks, self.buffers)
+        return seal(tensors, describe(self.start, self.masks, self.buffers), self.provenance)[0]
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, Ticket) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+def plain_name(name: object) -> bool:
+    """Whether a tensor's name is safe to write, print and read back: printable text of 1 to 512 characters."""
+    return isinstance(name, str) and 0 < len(name) <= 512 and name.isprintable()
+
+
+def _own(value: Tensor) -> Tensor:
+    """A detached, contiguous copy on the CPU that shares memory with nothing."""
+    plain = value.detach().resolve_conj().resolve_neg()
+    return plain.to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _check_name(name: object) -> None:
+    if not plain_name(name):
+        raise InvalidValue(
+            f"a tensor is called {name!r:.80}. A name in a ticket is printable text of 1 to 512 characters; use the "
+            "names of the network's state dict."
+        )
+
+
+def _check_finite(name: str, value: Tensor) -> None:
+    if not bool(torch.isfinite(value).all()):
+        raise InvalidValue(
+            f"start value {name!r} holds NaN or Inf, and a network cannot train from those. Take the values of a run "
+            "that did not diverge."
+        )
+
+
+def _check_dtype(what: str, name: str, value: Tensor, allowed: tuple[torch.dtype, ...]) -> None:
+    if value.dtype not in allowed or value.layout != torch.strided or value.is_quantized:
+        raise InvalidValue(
+            f"{what} {name!r} has dtype {value.dtype} and layout {value.layout}. A ticket holds dense tensors of "
+            f"{', '.join(str(dtype).removeprefix('torch.') for dtype in allowed)}; convert it."
+        )
+
+
+def _check_claim(name: str, claimed: object, shown: float) -> None:
+    if isinstance(claimed, int | float) and abs(claimed - shown) > (1e-6 if name == "density" else 0):
+        raise InvalidValue(
+            f"the provenance says that {name} is {claimed}; the masks show {shown}. Give the achieved value, or a "
+            "figure aimed at under another key."
+        )
+
+
+def _json_object(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        copy: dict[str, Any] = canonical.loads(canonical.dumps(dict(provenance)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidValue(
+            f"the provenance is not JSON: {error}. Use text keys and dicts, lists, text, finite numbers, booleans and "
+            "None."
+        ) from error
+    return copy

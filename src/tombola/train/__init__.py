@@ -1,0 +1,6 @@
+"""Our own trainers: all one recipe, all drawing the same batches, all equal to the plain one.
+
+``recipe`` (torch-free), ``order`` (the batches), ``plain`` (the loop everyone would write: the reference) and ``pool``
+(independent jobs in parallel processes). A trainer is a :class:`~tombola.types.TrainFn`.
+May import the rooms below ``search``. ``tests/train`` proves it.
+"""

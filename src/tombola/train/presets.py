@@ -1,0 +1,74 @@
+"""The papers' recipes, by network and data set."""
+
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from tombola.train.recipe import Recipe
+
+
+@final
+@dataclass(frozen=True)
+class Preset:
+    """A recipe that can be stretched: milestones and warm-up are fractions of T.
+
+    Attributes:
+        iterations: T, as published.
+        settings: further fields of :class:`~tombola.train.recipe.Recipe`.
+        milestones: fractions of T at which the step schedule drops.
+        source: where it is published.
+    """
+
+    iterations: int
+    settings: dict[str, Any]
+    milestones: tuple[float, ...] = ()
+    source: str = ""
+
+    def recipe(self, **changes: Any) -> Recipe:
+        """Make the recipe with some fields changed; milestones and the evaluation grid follow the iterations."""
+        values = {**self.settings, **changes}
+        iterations = values.setdefault("iterations", self.iterations)
+        if values.get("schedule", "constant") == "step":
+            values.setdefault("milestones", tuple(max(1, round(f * iterations)) for f in self.milestones))
+        if "eval_every" not in changes:
+            values["eval_every"] = min(values.get("eval_every", 100), max(1, iterations // 30))
+        return Recipe(**values)
+
+
+_FIGURE_2: Final = "Frankle & Carbin (2019), Figure 2"
+
+
+def _adam(iterations: int, lr: float, source: str = _FIGURE_2) -> Preset:
+    return Preset(iterations, {"optimizer": "adam", "lr": lr, "batch_size": 60}, source=source)
+
+
+def _sgd(iterations: int, batch_size: int, milestones: tuple[float, ...], source: str) -> Preset:
+    settings = {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4, "schedule": "step"}
+    return Preset(iterations, {**settings, "batch_size": batch_size}, milestones, source)
+
+
+_VGG: Final = _sgd(112_000, 64, (0.5, 0.75), f"{_FIGURE_2} (VGG-19), at the rate 0.01 of its section 4")
+
+_BY_MODEL: Final[dict[str, Preset]] = {
+    "lenet-300-100": _adam(50_000, 1.2e-3),
+    "conv-2": _adam(20_000, 2e-4),
+    "conv-4": _adam(25_000, 3e-4),
+    "conv-6": _adam(30_000, 3e-4),
+    "resnet-20": _sgd(30_000, 128, (2 / 3, 5 / 6), f"{_FIGURE_2} (Resnet-18), at the rate 0.01 of its section 4"),
+    "vgg-11": _VGG,
+    "vgg-16": _VGG,
+    "vgg-19": _VGG,
+}
+
+_BY_DATA: Final[dict[str, Preset]] = {"digits": _adam(600, 1.2e-3, "LeNet's recipe, shortened for 988 examples")}
+
+_OTHERWISE: Final = _adam(2_000, 1.2e-3, "LeNet's recipe, shortened")
+
+
+def preset(model: str, data: str) -> Preset:
+    """Give the recipe for a network on a data set: the paper's where it has one.
+
+    Example:
+        >>> preset("lenet-300-100", "mnist").recipe().iterations
+        50000
+    """
+    return _BY_DATA.get(data) or _BY_MODEL.get(model) or _OTHERWISE
