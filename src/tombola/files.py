@@ -58,9 +58,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise CannotWrite(
-            f"cannot write into {folder}: {error.strerror or error}. {_advice(error)}"
-        ) from error
+        raise CannotWrite(f"cannot write into {folder}: {error.strerror or error}. {_advice(error)}") from error
 
 
 def _advice(error: OSError) -> str:

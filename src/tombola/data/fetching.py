@@ -30,7 +30,8 @@ def fetch(name: str, dest: Path | None = None, *, progress: Progress | None = No
     The IDX files are checked by the SHA-256 of their uncompressed content and stored gzipped, as they came. Of
     CIFAR-10's archive the publisher prints an MD5 only, which is no protection against forgery; both that and the
     SHA-256 that public tables list for the same archive are checked, and only the six batches are taken out of it.
-    Either every file is stored or none; what is already there complete is not asked for again.
+    Either every file is stored or none. What is already there complete is checked the same way (CIFAR-10's batches by
+    their size) and not asked for again; files of the same name that are something else are never overwritten.
 
     Args:
         name: ``mnist``, ``fashion-mnist`` or ``cifar-10``; ``digits`` comes with tombola, so nothing is done.
@@ -44,7 +45,8 @@ def fetch(name: str, dest: Path | None = None, *, progress: Progress | None = No
     Raises:
         UnknownName: no published data set has this name.
         DataMissing: no address answered; the message says what each said and what else to do.
-        CorruptData: an address answered with something else than the published files, and no other helped.
+        CorruptData: an address answered with something else than the published files, and no other helped; or the
+            folder already has something else under their names.
         CannotWrite: the folder cannot be written. Found out before anything is fetched.
     """
     published = named(name)
@@ -53,6 +55,7 @@ def fetch(name: str, dest: Path | None = None, *, progress: Progress | None = No
     root = places.cache() if dest is None else dest
     layout = published.layouts[0]
     folder = root / layout.folder
+    _check_present(published, folder)
     if not places.lacking(folder, layout):
         return folder
     check_writable(root)
@@ -102,6 +105,32 @@ def unpacked(archive: bytes) -> dict[str, bytes]:
             "expected in cifar-10-batches-bin/; fetch it again."
         )
     return found
+
+
+def _check_present(published: Published, folder: Path) -> None:
+    layout = published.layouts[0]
+    for file in layout.files:
+        path = places.present(folder, file, zipped=layout.zipped)
+        complaint = None if path is None else _complaint(published, path)
+        if complaint is not None:
+            raise CorruptData(
+                f"{path} is already there and {complaint}. The published file is expected; nothing was overwritten. "
+                "Move that file away and fetch again, or fetch into another folder."
+            )
+
+
+def _complaint(published: Published, path: Path) -> str | None:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise places.unreadable(path, error) from error
+    if path.suffix == ".gz":
+        return _check_idx(published, path.name, content)
+    if published.name == "cifar-10":
+        expected, found = f"{_BATCH_BYTES:,} bytes", f"{len(content):,} bytes"
+    else:
+        expected, found = published.sha256[path.name], hashlib.sha256(content).hexdigest()
+    return None if found == expected else f"has {found}, and {expected} is expected"
 
 
 def _first_good(

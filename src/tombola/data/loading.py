@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -52,11 +53,10 @@ def load(name_or_path: str, *, search: Sequence[Path] | None = None) -> Dataset:
         >>> digits.input_shape, digits.classes, digits.margin
         ((1, 8, 8), 10, 0.01)
     """
-    if name_or_path in PUBLISHED:
-        published = named(name_or_path)
-        return read_digits() if not published.layouts else _published(published, search)
-    path = Path(name_or_path).expanduser()
-    if path.is_dir() and name_or_path:
+    path = Path(os.path.expanduser(name_or_path))  # Unlike Path.expanduser, leaves an unknown ~user as it is.
+    if name_or_path in PUBLISHED or not name_or_path:
+        return _published(name_or_path, search)
+    if path.is_dir():
         return read_image_folder(path)
     if path.suffix.lower() == ".npz":
         return read_npz(path)
@@ -69,13 +69,15 @@ def load(name_or_path: str, *, search: Sequence[Path] | None = None) -> Dataset:
         return _called(name_or_path)
     if len(path.parts) > 1:
         raise DataMissing(f"there is nothing at {path}. An .npz file or an image folder is expected; check the path.")
-    named(name_or_path)
-    raise AssertionError("unreachable: named() has the names that were handled above")
+    return _published(name_or_path, search)
 
 
-def _published(published: Published, search: Sequence[Path] | None) -> Dataset:
+def _published(name: str, search: Sequence[Path] | None) -> Dataset:
+    published = named(name, "The path of an .npz file or image folder, or 'package.module:function', works too.")
+    if not published.layouts:
+        return read_digits()
     folder = places.located(published, places.search_path() if search is None else search)
-    if published.name == "cifar-10":
+    if name == "cifar-10":
         raw_x, raw_y, raw_test_x, raw_test_y = cifar.read_folder(folder)
         _check_counts(published, folder, len(raw_x), len(raw_test_x))
         x, test_x = cifar.standardised(raw_x), cifar.standardised(raw_test_x)

@@ -24,7 +24,7 @@ def cache(environment: Mapping[str, str] | None = None) -> Path:
     """
     base = (os.environ if environment is None else environment).get("XDG_CACHE_HOME", "")
     # The XDG specification has relative values ignored.
-    return (Path(base) if Path(base).is_absolute() else Path("~/.cache").expanduser()) / "tombola"
+    return (Path(base) if Path(base).is_absolute() else Path(os.path.expanduser("~/.cache"))) / "tombola"
 
 
 def search_path(environment: Mapping[str, str] | None = None) -> tuple[Path, ...]:
@@ -40,7 +40,9 @@ def search_path(environment: Mapping[str, str] | None = None) -> tuple[Path, ...
         ['/a', '/c/tombola', '/usr/local/share/datasets', '/usr/share/datasets']
     """
     variables = os.environ if environment is None else environment
-    own = (Path(text).expanduser() for text in variables.get("TOMBOLA_DATA", "").split(os.pathsep) if text.strip())
+    own = (
+        Path(os.path.expanduser(text)) for text in variables.get("TOMBOLA_DATA", "").split(os.pathsep) if text.strip()
+    )
     return tuple(dict.fromkeys((*own, cache(variables), *SYSTEM_PLACES)))
 
 

@@ -160,17 +160,16 @@ PUBLISHED: Final = {entry.name: entry for entry in (DIGITS, MNIST, FASHION_MNIST
 """Name -> what is known, in the order of a listing."""
 
 
-def named(name: str) -> Published:
+def named(name: str, more: str = "") -> Published:
     """Look a published data set up.
+
+    Args:
+        name: as in the table.
+        more: a sentence for the error message: what else could have been given.
 
     Raises:
         UnknownName: the table does not have it; the message names the nearest.
     """
     if name not in PUBLISHED:
-        raise UnknownName.among(
-            "data set",
-            name,
-            PUBLISHED,
-            "A path to an .npz file, an image folder or 'package.module:function' works too.",
-        )
+        raise UnknownName.among("data set", name, PUBLISHED, more)
     return PUBLISHED[name]

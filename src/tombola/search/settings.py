@@ -75,7 +75,8 @@ class Settings:
             raise InvalidValue(f"the rate is {self.rate:g}; a round removes a fraction between 0 and 1, such as 0.2.")
         if self.density is not None and self.rate is not None:
             raise InvalidValue(
-                "--density and --rate were both given. A density with a number of rounds sets the rate; give one of them."
+                "--density and --rate were both given, and a density with a number of rounds sets the rate. "
+                "Give one of them."
             )
         if not 0 < self.alpha < 0.5:
             raise InvalidValue(f"alpha is {self.alpha:g}; an error rate lies between 0 and 0.5.")

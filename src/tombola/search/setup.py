@@ -220,7 +220,9 @@ def _rewind(settings: Settings, recipe: Recipe) -> Rewind:
     if step is None or step == 0:
         return rewind_to_init()
     if step >= recipe.iterations:
-        raise InvalidValue(f"cannot rewind to step {step}: a run has {recipe.iterations} iterations, so K is below that.")
+        raise InvalidValue(
+            f"cannot rewind to step {step}: a run has {recipe.iterations} iterations, so K is below that."
+        )
     return rewind_to_step(step)
 
 
@@ -242,5 +244,3 @@ def _default_workers(device: str) -> int:
     if not device.startswith("cpu"):
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-

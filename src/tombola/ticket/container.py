@@ -151,7 +151,11 @@ def _read_entry(name: str, entry: Any, where: str) -> tuple[tuple[int, ...], tup
     entries, offsets = count(entry["shape"]), entry["data_offsets"]
     if entries is None:
         corrupt(where, f"has tensor {name!r:.80} of shape {entry['shape']!r:.80}", "a shape that a tensor can have")
-    if not isinstance(offsets, list) or len(offsets) != 2 or any(type(at) is not int or at < 0 for at in offsets):
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != 2
+        or any(type(at) is not int or not 0 <= at <= _MOST_ENTRIES for at in offsets)
+    ):
         corrupt(where, f"has tensor {name!r:.80} at offsets {offsets!r:.80}", "two byte offsets")
     if offsets[1] - offsets[0] != entries * _WIDTHS[entry["dtype"]]:
         size = entries * _WIDTHS[entry["dtype"]]

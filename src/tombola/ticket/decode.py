@@ -88,8 +88,8 @@ def _read_json(metadata: dict[str, str], where: str) -> dict[str, Any]:
         corrupt(where, "has a description without a schema number", f"schema {SCHEMA}")
     if body["schema"] != SCHEMA:
         raise TicketError(
-            f"{where} is written in schema {body['schema']}; this tombola reads schema {SCHEMA}. Install the tombola "
-            "that wrote it, or a newer one."
+            f"{where} is written in schema {body['schema']!r:.20}; this tombola reads schema {SCHEMA}. Install the "
+            "tombola that wrote it, or a newer one."
         )
     if not exact or body.keys() != {"schema", "digest", "provenance", "tensors"}:
         corrupt(where, "has a description that tombola did not write", "canonical JSON with the keys of schema 1")

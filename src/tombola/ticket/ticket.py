@@ -143,10 +143,12 @@ def _check_dtype(what: str, name: str, value: Tensor, allowed: tuple[torch.dtype
 
 
 def _check_claim(name: str, claimed: object, shown: float) -> None:
-    if isinstance(claimed, int | float) and abs(claimed - shown) > (1e-6 if name == "density" else 0):
+    slack = 1e-6 if name == "density" else 0
+    # Compared, not subtracted: an integer from a file may be too large for a float.
+    if isinstance(claimed, int | float) and not shown - slack <= claimed <= shown + slack:
         raise InvalidValue(
-            f"the provenance says that {name} is {claimed}; the masks show {shown}. Give the achieved value, or a "
-            "figure aimed at under another key."
+            f"the provenance says that {name} is {claimed!r:.40}; the masks show {shown}. Give the achieved value, or "
+            "a figure aimed at under another key."
         )
 
 

@@ -26,8 +26,11 @@ class Preset:
     def recipe(self, **changes: Any) -> Recipe:
         """Make the recipe with some fields changed; milestones and the evaluation grid follow the iterations."""
         values = {**self.settings, **changes}
+        if values["optimizer"] != "sgd":
+            # A change of optimiser leaves the preset's momentum behind, but not one that was asked for.
+            values = {name: value for name, value in values.items() if name != "momentum" or name in changes}
         iterations = values.setdefault("iterations", self.iterations)
-        if values.get("schedule", "constant") == "step":
+        if values.get("schedule", "constant") == "step" and self.milestones:
             values.setdefault("milestones", tuple(max(1, round(f * iterations)) for f in self.milestones))
         if "eval_every" not in changes:
             values["eval_every"] = min(values.get("eval_every", 100), max(1, iterations // 30))
@@ -59,7 +62,13 @@ _BY_MODEL: Final[dict[str, Preset]] = {
     "vgg-19": _VGG,
 }
 
-_BY_DATA: Final[dict[str, Preset]] = {"digits": _adam(600, 1.2e-3, "LeNet's recipe, shortened for 988 examples")}
+_DIGITS: Final = Preset(
+    300,
+    {"optimizer": "adam", "lr": 3e-3, "batch_size": 128},
+    source="ours: 39 epochs of 988 examples, as long as keeps a search on two cores under a minute",
+)
+
+_BY_DATA: Final[dict[str, Preset]] = {"digits": _DIGITS}
 
 _OTHERWISE: Final = _adam(2_000, 1.2e-3, "LeNet's recipe, shortened")
 

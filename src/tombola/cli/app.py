@@ -1,0 +1,67 @@
+"""The command line as a whole: commands, errors and exit codes."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+import tombola
+from tombola.errors import TombolaError
+
+WRONG_CALL = 2
+"""Exit code of a wrong flag, value, data set or file."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def make_app() -> App:
+    """Put the commands together."""
+    from tombola.cli import cite, data, find, judge, ticket
+
+    app = App(
+        name="tombola",
+        version=tombola.__version__,
+        help="Find, prove and ship winning lottery tickets: sparse subnetworks that, trained in isolation from their "
+        "initial values, match the dense network.",
+        help_on_error=False,
+    )
+    app.command(find.find)
+    app.command(judge.judge)
+    app.command(ticket.app)
+    app.command(data.app)
+    app.command(cite.cite)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: words after ``tombola``; those of the process by default.
+
+    Returns:
+        The exit code: 0, 1 for a ticket that does not verify, 2 for a wrong call, 130 after Ctrl-C.
+    """
+    try:
+        result = make_app()(
+            sys.argv[1:] if arguments is None else list(arguments),
+            exit_on_error=False,
+            print_error=True,
+            result_action="return_value",
+        )
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except CycloptsError:
+        return WRONG_CALL
+    except TombolaError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return WRONG_CALL
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was written.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone; what remains must not be flushed into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return WRONG_CALL

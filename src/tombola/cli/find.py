@@ -1,0 +1,160 @@
+"""``tombola find``: search for a ticket and judge it."""
+
+import hashlib
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from tombola.cli.words import densities, names, print_json, schedule
+from tombola.search.settings import Settings
+
+_FLAG = Parameter(negative="")
+
+
+def find(
+    *,
+    data: Annotated[
+        str, Parameter(help="Data set: a name (see `tombola data`), an .npz, an image folder, or pkg.module:function.")
+    ] = "digits",
+    model: Annotated[
+        str | None,
+        Parameter(
+            help="Network: lenet-300-100, conv-2, conv-4, conv-6, resnet-20, vgg-11, vgg-16, vgg-19, or "
+            "pkg.module:factory. [default: lenet-300-100; conv-2 on cifar-10]"
+        ),
+    ] = None,
+    strategy: Annotated[str, Parameter(help="How the subnetwork is found: imp, one-shot or finetune.")] = "imp",
+    density: Annotated[
+        float | None, Parameter(help="Fraction of the prunable weights to keep after the last round.")
+    ] = None,
+    rounds: Annotated[int | None, Parameter(help="Levels after the dense one. [default: 12]")] = None,
+    rate: Annotated[float | None, Parameter(help="Fraction of the survivors pruned in a round. [default: 0.2]")] = None,
+    criterion: Annotated[str, Parameter(help="Score: magnitude, random, or pkg.module:function.")] = "magnitude",
+    allocation: Annotated[
+        str | None,
+        Parameter(
+            help="Weights per layer: layer-rates, uniform, global, erk or lamp. [default: the paper's for the model]"
+        ),
+    ] = None,
+    rewind: Annotated[str, Parameter(help="What survivors restart from: init, step:K, or lr.")] = "init",
+    controls: Annotated[
+        str,
+        Parameter(
+            help="Comma list of reinit, permute, shuffle, global-shuffle, random, random-erk, sign, one-shot; or none."
+        ),
+    ] = "reinit,shuffle",
+    replicates: Annotated[int, Parameter(help="Families; each has its own initialisation and data order.")] = 5,
+    dense_runs: Annotated[int, Parameter(help="Dense runs per family: same initialisation, other data orders.")] = 3,
+    gates: Annotated[
+        str | None,
+        Parameter(
+            help="Comma list of densities at which to certify. [default: the levels nearest 0.5,0.2,0.1,0.05,0.02,0.01]"
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None, Parameter(help="Accuracy that may be lost, as a fraction. [default: the data set's]")
+    ] = None,
+    alpha: Annotated[float, Parameter(help="Error rate of each certificate.")] = 0.05,
+    iterations: Annotated[
+        int | None,
+        Parameter(help="Training iterations of a run, T. [default: the paper's for the model; 300 on digits]"),
+    ] = None,
+    batch_size: Annotated[int | None, Parameter(help="Examples in an iteration.")] = None,
+    lr: Annotated[float | None, Parameter(help="Base learning rate.")] = None,
+    optimizer: Annotated[str | None, Parameter(help="adam, adamw or sgd.")] = None,
+    momentum: Annotated[float | None, Parameter(help="Momentum of sgd.")] = None,
+    nesterov: Annotated[bool | None, Parameter(help="Nesterov's momentum.", negative="")] = None,
+    weight_decay: Annotated[float | None, Parameter(help="Weight decay.")] = None,
+    schedule_: Annotated[
+        str | None,
+        Parameter(name="--schedule", help="Learning rate: constant, cosine, or step:K,K (times 0.1 at each)."),
+    ] = None,
+    warmup: Annotated[int | None, Parameter(help="Iterations of linear warm-up.")] = None,
+    eval_every: Annotated[int | None, Parameter(help="Spacing of the validation grid, in iterations.")] = None,
+    seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0,
+    device: Annotated[str, Parameter(help="cpu, cuda or cuda:N.")] = "cpu",
+    workers: Annotated[
+        int | None, Parameter(help="Parallel processes, one thread each. [default: one per core]")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        Parameter(help="Folder for the ticket, the trained network and the results. [default: tombola-runs/...]"),
+    ] = None,
+    json: Annotated[
+        bool, Parameter(help="Print one JSON object on standard output and nothing else.", negative="")
+    ] = False,
+) -> None:
+    """Search for a winning ticket, with replicates, controls and a verdict.
+
+    Trains dense networks, prunes them level by level, trains the survivors from their initial values, and compares
+    them with the dense networks and with controls of equal density. Recipe flags left out follow the paper's recipe
+    for the model. Writes ticket.safetensors, trained.safetensors, result.json and results.csv.
+    """
+    recipe: dict[str, Any] = {
+        "iterations": iterations,
+        "batch_size": batch_size,
+        "lr": lr,
+        "optimizer": optimizer,
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "weight_decay": weight_decay,
+        "warmup": warmup,
+        "eval_every": eval_every,
+        **(schedule(schedule_) if schedule_ is not None else {}),
+    }
+    settings = Settings(
+        data=data,
+        model=model,
+        strategy=strategy,
+        density=density,
+        rounds=rounds,
+        rate=rate,
+        criterion=criterion,
+        allocation=allocation,
+        rewind=rewind,
+        controls=names(controls),
+        replicates=replicates,
+        dense_runs=dense_runs,
+        gates=densities(gates),
+        margin=margin,
+        alpha=alpha,
+        seed=seed,
+        device=device,
+        workers=workers,
+        recipe={name: value for name, value in recipe.items() if value is not None},
+    )
+    _run(settings, out, json)
+
+
+def _run(settings: Settings, out: Path | None, as_json: bool) -> None:
+    # Imported here: torch takes seconds, and a wrong flag should not.
+    from dataclasses import replace
+
+    from tombola.cli.live import watching
+    from tombola.cli.tables import show_finding
+    from tombola.files import check_writable, write_all
+    from tombola.search.find import run
+    from tombola.search.setup import prepare
+
+    setup = prepare(settings)
+    folder = out or _default_folder(settings, setup.dataset.name, setup.model)
+    check_writable(folder)
+    with watching() as observer:
+        finding = run(setup, observer)
+    files = finding.encoded(folder)
+    write_all(files)
+    finding = replace(finding, files={path.stem: path for path in files if path.suffix == ".safetensors"})
+    if as_json:
+        print_json(finding.as_json())
+    else:
+        show_finding(finding)
+
+
+def _default_folder(settings: Settings, data: str, model: str) -> Path:
+    """Name a folder by what decides the result, so that no two searches share one."""
+    text = json_format.dumps(settings.as_json(), sort_keys=True, default=list)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    readable = "-".join(part.replace("/", "_").replace(":", ".") for part in (data, model, settings.strategy))
+    return Path("tombola-runs") / f"{readable}-{digest}"

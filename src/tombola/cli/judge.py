@@ -1,0 +1,40 @@
+"""``tombola judge``: the verdict on anyone's numbers."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tombola.cli.words import densities, print_json
+
+
+def judge(
+    results: Path,
+    /,
+    *,
+    margin: Annotated[float, Parameter(help="Accuracy that may be lost, as a fraction.")] = 0.005,
+    gates: Annotated[
+        str | None, Parameter(help="Comma list of densities at which to certify. [default: every density in the file]")
+    ] = None,
+    alpha: Annotated[float, Parameter(help="Error rate of each certificate.")] = 0.05,
+    json: Annotated[bool, Parameter(help="Print one JSON object and nothing else.", negative="")] = False,
+) -> None:
+    """Judge a table of results: does the ticket match the dense network, and does it beat its controls?
+
+    RESULTS is a CSV with the columns replicate, density, arm, test_accuracy and, if known, early_stop_iteration.
+    Accuracies and densities are fractions. The dense network is arm ticket at density 1, one row per dense run.
+
+    Args:
+        results: The CSV file.
+    """
+    from tombola import stats
+
+    table = stats.read_csv(results)
+    chosen = densities(gates) or table.densities
+    judgement = stats.judge(table, margin=margin, gates=chosen, alpha=alpha)
+    if json:
+        print_json(stats.as_json(judgement))
+    else:
+        from tombola.cli.tables import show_judgement
+
+        show_judgement(judgement)

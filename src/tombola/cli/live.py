@@ -1,0 +1,225 @@
+"""What is seen while a search runs: a live view on a terminal, plain lines elsewhere; always on standard error."""
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tombola.search.find import Observer
+from tombola.search.finding import LevelSummary
+from tombola.search.levels import Dropped
+from tombola.search.setup import Setup
+from tombola.types import TrainJob
+
+_BARS = "▁▂▃▄▅▆▇█"
+_CURVE_WIDTH = 24
+_SHOWN_LEVELS = 12
+
+
+@contextmanager
+def watching() -> Iterator[Observer]:
+    """Give the observer that fits where standard error goes."""
+    console = Console(stderr=True)
+    progress = _Progress()
+    if not console.is_terminal:
+        yield _Lines(progress)
+        return
+    view = _View(progress)
+    with Live(get_renderable=view.render, console=console, refresh_per_second=4, transient=True):
+        yield view
+
+
+@final
+class _Progress:
+    """How far the search is, in iterations."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.total = 1
+        self.setup: Setup | None = None
+        self.jobs: list[TrainJob] = []
+        self.steps: dict[int, int] = {}
+        self.curves: dict[int, list[float]] = defaultdict(list)
+        self.levels: list[LevelSummary] = []
+        self.dropped: list[Dropped] = []
+        self._before = 0
+
+    def planned(self, setup: Setup) -> None:
+        self.setup, self.total, self.began = setup, setup.total_iterations(), time.monotonic()
+
+    def training(self, jobs: Sequence[TrainJob]) -> None:
+        self.jobs, self.steps, self.curves = list(jobs), {}, defaultdict(list)
+
+    def evaluated(self, job: int, step: int, loss: float) -> None:
+        self.steps[job] = step
+        self.curves[job].append(loss)
+
+    def level_done(self, summary: LevelSummary, dropped: Sequence[Dropped]) -> None:
+        self._before += sum(job.stop - job.start.step for job in self.jobs)
+        self.levels.append(summary)
+        self.dropped.extend(dropped)
+        self.jobs, self.steps = [], {}
+
+    @property
+    def done(self) -> int:
+        """Iterations done."""
+        current = dict(self.steps)
+        return self._before + sum(step - self.jobs[job].start.step for job, step in current.items() if self.jobs)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since training began."""
+        return time.monotonic() - self.began
+
+    def left(self) -> str:
+        """Say how long it may still take."""
+        if self.done == 0:
+            return "time left not known yet"
+        return f"about {_duration(self.elapsed * (self.total - self.done) / self.done)} left"
+
+
+@final
+class _Lines:
+    """Plain lines, one per level, for logs."""
+
+    def __init__(self, progress: _Progress) -> None:
+        self._progress = progress
+
+    def planned(self, setup: Setup) -> None:
+        self._progress.planned(setup)
+        _line(_headline(setup))
+
+    def training(self, jobs: Sequence[TrainJob]) -> None:
+        self._progress.training(jobs)
+
+    def evaluated(self, job: int, step: int, loss: float, accuracy: float) -> None:  # noqa: ARG002
+        self._progress.evaluated(job, step, loss)
+
+    def stop(self) -> bool:
+        return False
+
+    def level_done(self, summary: LevelSummary, dropped: Sequence[Dropped]) -> None:
+        self._progress.level_done(summary, dropped)
+        for one in dropped:
+            _line(f"family {one.replicate} leaves the search: {one.arm} {one.sentence}")
+        arms = "  ".join(f"{name} {_mean(summary, name):.2f} %" for name in summary.arms)
+        _line(
+            f"level {summary.level}: {100 * summary.density:.2f} % of the weights  {arms}  "
+            f"({_duration(self._progress.elapsed)} so far, {self._progress.left()})"
+        )
+
+
+@final
+class _View:
+    """Families, levels, curves and time left, redrawn in place."""
+
+    def __init__(self, progress: _Progress) -> None:
+        self._progress = progress
+
+    def planned(self, setup: Setup) -> None:
+        self._progress.planned(setup)
+
+    def training(self, jobs: Sequence[TrainJob]) -> None:
+        self._progress.training(jobs)
+
+    def evaluated(self, job: int, step: int, loss: float, accuracy: float) -> None:  # noqa: ARG002
+        self._progress.evaluated(job, step, loss)
+
+    def stop(self) -> bool:
+        return False
+
+    def level_done(self, summary: LevelSummary, dropped: Sequence[Dropped]) -> None:
+        self._progress.level_done(summary, dropped)
+
+    def render(self) -> RenderableType:
+        """Draw the present state."""
+        progress = self._progress
+        if progress.setup is None:
+            return Text("loading")
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=progress.total, completed=progress.done, width=40),
+            f"{100 * progress.done / progress.total:.0f} %",
+            _duration(progress.elapsed),
+            progress.left(),
+        )
+        parts: list[RenderableType] = [Text(_headline(progress.setup), style="bold"), bar, self._levels()]
+        if progress.jobs:
+            parts.append(self._curves())
+        parts.extend(
+            Text(f"family {one.replicate} left the search: {one.arm} {one.sentence}", style="red")
+            for one in progress.dropped
+        )
+        return Group(*parts)
+
+    def _levels(self) -> Table:
+        table = Table(title="mean test accuracy, %", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        arms = list(dict.fromkeys(name for level in self._progress.levels for name in level.arms)) or ["ticket"]
+        for heading in ("level", "density", *arms):
+            table.add_column(heading, justify="right")
+        for level in self._progress.levels[-_SHOWN_LEVELS:]:
+            cells = [f"{_mean(level, name):.2f}" if name in level.arms else "" for name in arms]
+            table.add_row(str(level.level), f"{100 * level.density:.2f} %", *cells)
+        return table
+
+    def _curves(self) -> Table:
+        table = Table(title="validation loss, now training", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for heading in ("family", "arm", "curve", "loss", "iteration"):
+            table.add_column(heading, justify="right" if heading in ("loss", "iteration") else "left")
+        running = [n for n, job in enumerate(self._progress.jobs) if 0 < self._progress.steps.get(n, 0) < job.stop]
+        for number in running[:_SHOWN_LEVELS]:
+            job, losses = self._progress.jobs[number], self._progress.curves[number]
+            table.add_row(
+                str(job.seed.replicate),
+                job.name,
+                _sparkline(losses),
+                f"{losses[-1]:.4f}",
+                f"{self._progress.steps[number]} of {job.stop}",
+            )
+        return table
+
+
+def _headline(setup: Setup) -> str:
+    levels = len(setup.planned) - 1
+    return (
+        f"{setup.model} on {setup.dataset.name}, {setup.settings.strategy}: {setup.settings.replicates} families, "
+        f"{setup.settings.dense_runs} dense runs each, {levels} levels to {100 * setup.densities[-1]:.2f} % of "
+        f"{sum(setup.planned[0].values()):,} weights, {setup.recipe.iterations:,} iterations a run, engine plain on "
+        f"{setup.settings.device}, {setup.workers} workers"
+    )
+
+
+def _mean(summary: LevelSummary, arm: str) -> float:
+    runs = summary.arms[arm].values()
+    return 100 * sum(run.test_accuracy for run in runs) / max(1, len(runs))
+
+
+def _sparkline(losses: Sequence[float]) -> str:
+    stride = max(1, -(-len(losses) // _CURVE_WIDTH))
+    shown = [value for value in losses[::stride] if value == value]
+    low, high = min(shown, default=0.0), max(shown, default=0.0)
+    span = high - low
+    if not (0 < span < float("inf")):
+        return _BARS[0] * len(shown)
+    return "".join(_BARS[min(7, int(8 * (value - low) / span))] for value in shown)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 6000:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

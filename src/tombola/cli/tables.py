@@ -1,0 +1,139 @@
+"""Findings and judgements as tables and sentences for a person."""
+
+import math
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from tombola.search.finding import Finding, LevelSummary
+from tombola.stats import Judgement, LevelVerdict, Run
+from tombola.stats.comparison import mean_interval
+
+_WIDTH_WITHOUT_TERMINAL = 160
+
+
+def console() -> Console:
+    """Give a console on standard output that does not wrap tables in a pipe."""
+    return Console(
+        width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False, emoji=False, markup=False
+    )
+
+
+def show_finding(finding: Finding) -> None:
+    """Print the table, the verdict, the cost and the path of the ticket."""
+    screen = console()
+    alpha = finding.judgement.alpha
+    used = set(finding.judgement.replicates)
+    verdicts = {verdict.density: verdict for verdict in finding.judgement.levels}
+    controls = list(dict.fromkeys(name for level in finding.levels for name in level.arms if name != "ticket"))
+    about = finding.about
+    table = Table(
+        title=f"{about['model']} on {about['data']}, {about['strategy']}, {len(used)} families; mean test accuracy "
+        f"in % and early-stop iteration, each with its {100 * (1 - alpha):g} % interval",
+        title_justify="left",
+    )
+    for heading in ("level", "density", "kept"):
+        table.add_column(heading, justify="right")
+    for arm in ("ticket", *controls):
+        table.add_column(arm, justify="right")
+        table.add_column("early stop", justify="right")
+    table.add_column("verdict")
+    for level in finding.levels:
+        table.add_row(
+            str(level.level),
+            f"{100 * level.density:.2f} %",
+            f"{level.kept:,}",
+            *(cell for arm in ("ticket", *controls) for cell in _arm_cells(level, arm, used, alpha)),
+            _verdict(verdicts.get(level.density)),
+        )
+    screen.print(table)
+    _show_rest(finding, screen)
+
+
+def _show_rest(finding: Finding, screen: Console) -> None:
+    about, cost = finding.about, finding.cost
+    screen.print("* a gate, where the verdict is certified in sequence; > at least one minimum at the last evaluation")
+    for one in finding.dropped:
+        screen.print(f"Family {one.replicate} left the search at level {one.level}: {one.arm} {one.sentence}.")
+    if about["skipped"]:
+        screen.print("Not pruned: " + ", ".join(f"{name} ({why})" for name, why in about["skipped"].items()) + ".")
+    for note in finding.judgement.notes:
+        screen.print(f"Note: {note}")
+    screen.print(
+        f"Cost: {cost.iterations:,} training iterations = {cost.dense_trainings:.1f} dense trainings, "
+        f"{cost.flops_dense:.3g} FLOPs as computed, {cost.flops_effective:.3g} on surviving weights alone, "
+        f"{cost.seconds:.0f} s."
+    )
+    screen.print()
+    screen.print(f"Verdict: {finding.judgement.verdict.value}. {finding.judgement.sentence}")
+    screen.print()
+    screen.print(f"Ticket ({finding.chosen.why}): {finding.files['ticket']}")
+    screen.print(f"Trained sparse network: {finding.files['trained']}")
+
+
+def show_judgement(judgement: Judgement) -> None:
+    """Print the table and the verdict of a judged CSV."""
+    screen = console()
+    table = Table(title=f"ticket against dense, margin {100 * judgement.margin:g} points", title_justify="left")
+    controls = list(dict.fromkeys(name for level in judgement.levels for name in level.controls))
+    for heading in ("density", "n", "ticket %", "dense %", "difference", "lower limit"):
+        table.add_column(heading, justify="right")
+    for name in controls:
+        table.add_column(f"minus {name} (Holm p)", justify="right")
+    table.add_column("verdict")
+    for level in judgement.levels:
+        budget = level.budget
+        cells = (
+            f"{100 * level.controls[name].mean:+.2f} ({level.controls[name].p_holm:.2g})"
+            if name in level.controls
+            else ""
+            for name in controls
+        )
+        table.add_row(
+            f"{100 * level.density:.4g} %",
+            str(budget.n),
+            f"{100 * budget.ticket.mean:.2f}",
+            f"{100 * budget.dense.mean:.2f}",
+            f"{100 * budget.mean:+.2f}",
+            f"{100 * budget.lower:+.2f}" if math.isfinite(budget.lower) else "none",
+            *cells,
+            _verdict(level),
+        )
+    screen.print(table)
+    for sentence in judgement.dropped:
+        screen.print(sentence)
+    for note in judgement.notes:
+        screen.print(f"Note: {note}")
+    screen.print(f"Verdict: {judgement.verdict.value}. {judgement.sentence}")
+
+
+def _arm_cells(level: LevelSummary, arm: str, used: set[int], alpha: float) -> tuple[str, str]:
+    runs = [run for replicate, run in level.arms.get(arm, {}).items() if replicate in used]
+    if not runs:
+        return "", ""
+    accuracy = _interval([100 * run.test_accuracy for run in runs], alpha, 2)
+    stops = [run.early_stop_iteration for run in runs if run.early_stop_iteration is not None]
+    mark = ">" if _any_censored(runs) else ""
+    return accuracy, mark + _interval([float(stop) for stop in stops], alpha, 0)
+
+
+def _any_censored(runs: Sequence[Run]) -> bool:
+    return any(run.censored for run in runs)
+
+
+def _interval(values: Sequence[float], alpha: float, digits: int) -> str:
+    if not values:
+        return ""
+    interval = mean_interval(values, alpha)
+    half = interval.high - interval.mean
+    text = f"{interval.mean:.{digits}f}"
+    return f"{text} ±{half:.{digits}f}" if math.isfinite(half) else text
+
+
+def _verdict(verdict: LevelVerdict | None) -> str:
+    if verdict is None:
+        return "dense"
+    mark = "*" if verdict.gate else ""
+    return verdict.verdict.value + mark + (", certified" if verdict.certified else "")

@@ -1,0 +1,54 @@
+"""Small readers and printers shared by the commands."""
+
+import json
+import sys
+from typing import Any
+
+from tombola.errors import InvalidValue
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read a comma list; ``none`` is the empty one, and a name counts once."""
+    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    return () if parts == ("none",) else parts
+
+
+def densities(text: str | None) -> tuple[float, ...] | None:
+    """Read a comma list of densities.
+
+    Raises:
+        InvalidValue: a part that is no number, or no part at all.
+    """
+    if text is None:
+        return None
+    try:
+        found = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InvalidValue(f"{text!r} is no list of densities. Write fractions with commas: 0.5,0.2,0.1.") from None
+    if not found:
+        raise InvalidValue("--gates is empty. Write fractions with commas: 0.5,0.2,0.1.")
+    return found
+
+
+def schedule(text: str) -> dict[str, Any]:
+    """Read ``constant``, ``cosine`` or ``step:K,K`` into recipe fields.
+
+    Raises:
+        InvalidValue: milestones that are no increasing whole numbers.
+    """
+    word, colon, rest = text.partition(":")
+    if not colon:
+        return {"schedule": word}
+    try:
+        milestones = tuple(int(part) for part in rest.split(","))
+    except ValueError:
+        milestones = ()
+    if word != "step" or not milestones or list(milestones) != sorted(set(milestones)) or milestones[0] < 1:
+        raise InvalidValue(f"{text!r} is no schedule. Known: constant, cosine, step:K,K,... such as step:20000,25000.")
+    return {"schedule": word, "milestones": milestones}
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on standard output."""
+    json.dump(value, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")

@@ -1,0 +1,196 @@
+"""What a search found, as one object and as JSON."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, final
+
+from tombola.search.levels import Dropped
+from tombola.stats import Judgement, LevelResults, Results, Run, Verdict, as_json, write_csv
+from tombola.ticket import Ticket, encode, encode_network
+from tombola.types import Masks, Params, TrainOutcome
+
+SCHEMA: Final = 1
+
+
+@final
+@dataclass(frozen=True)
+class LevelSummary:
+    """One level, without its tensors.
+
+    Attributes:
+        level: 0 is the dense network.
+        kept: prunable weights left, the same in every family.
+        total: prunable weights there are.
+        density_all_parameters: fraction left of all parameters, biases and norms included.
+        gate: whether the verdict is certified here.
+        arms: arm -> replicate -> run.
+    """
+
+    level: int
+    kept: int
+    total: int
+    density_all_parameters: float
+    gate: bool
+    arms: Mapping[str, Mapping[int, Run]]
+
+    @property
+    def density(self) -> float:
+        """Fraction kept of the prunable weights."""
+        return self.kept / self.total
+
+
+@final
+@dataclass(frozen=True)
+class Cost:
+    """What the search took; evaluations are not counted.
+
+    Attributes:
+        iterations: training iterations of all runs.
+        dense_trainings: the same in units of one dense training.
+        flops_dense: as computed here, every weight multiplied whether pruned or not.
+        flops_effective: what the surviving weights alone need.
+        seconds: wall time.
+    """
+
+    iterations: int
+    dense_trainings: float
+    flops_dense: float
+    flops_effective: float
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
+class Chosen:
+    """The subnetwork that is saved.
+
+    Attributes:
+        ticket: masks, start values and where they come from.
+        trained: the network it trained into; pruned entries are zero.
+        buffers: the rest of its state dict.
+        tied: further name -> name of the parameter that it shares.
+        why: how it was chosen.
+    """
+
+    ticket: Ticket
+    trained: Params
+    masks: Masks
+    buffers: Params
+    tied: Mapping[str, str]
+    why: str
+
+
+@final
+@dataclass(frozen=True)
+class Finding:
+    """Everything a search found.
+
+    Attributes:
+        about: what was run: data, model, engine, strategy, seed, recipe, versions and so on, as plain values.
+        levels: level 0 first.
+        dense: replicate -> its dense runs.
+        judgement: the verdict.
+        cost: what it took.
+        chosen: the subnetwork to save.
+        dropped: families that left the search.
+    """
+
+    about: Mapping[str, Any]
+    levels: tuple[LevelSummary, ...]
+    dense: Mapping[int, tuple[Run, ...]]
+    judgement: Judgement
+    cost: Cost
+    chosen: Chosen
+    dropped: tuple[Dropped, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the documented JSON object (``docs/json.md``): plain values, fractions, no NaN."""
+        replicates = list(self.judgement.replicates)
+        judgement: dict[str, Any] = dict(as_json(self.judgement))
+        judged = {entry["density"]: entry for entry in judgement.pop("levels")}
+        del judgement["sentence"]
+        return {
+            "schema": SCHEMA,
+            **self.about,
+            "replicates_used": replicates,
+            "dropped": [vars(one) for one in self.dropped],
+            "levels": [_level_json(level, replicates, judged.get(level.density)) for level in self.levels],
+            "dense_runs": [[run.test_accuracy for run in self.dense[r]] for r in replicates],
+            "certified_density": self.judgement.certified_density,
+            "certified": dict(self.judgement.certified),
+            "verdict": self.judgement.verdict.value,
+            "sentence": self.judgement.sentence,
+            "judgement": judgement,
+            "cost": vars(self.cost),
+            **{name: str(path) for name, path in self.files.items()},
+        }
+
+    def encoded(self, folder: Path) -> dict[Path, bytes]:
+        """Give the files of this finding: the ticket, the trained network, the JSON and a table for ``judge``."""
+        paths = {"ticket": folder / "ticket.safetensors", "trained": folder / "trained.safetensors"}
+        chosen = self.chosen
+        named = Finding(**{**vars(self), "files": paths})
+        text = json.dumps(named.as_json(), indent=1, allow_nan=False) + "\n"
+        metadata = {"ticket": chosen.ticket.digest, "density": str(chosen.ticket.density)}
+        return {
+            paths["ticket"]: encode(chosen.ticket),
+            paths["trained"]: encode_network(chosen.trained, chosen.masks, chosen.buffers, metadata, tied=chosen.tied),
+            folder / "result.json": text.encode(),
+            folder / "results.csv": write_csv(results(self.levels, self.dense)).encode(),
+        }
+
+
+def run_of(outcome: TrainOutcome) -> Run:
+    """Keep of a finished run what the verdict reads."""
+    assert outcome.test_accuracy is not None
+    return Run(
+        test_accuracy=outcome.test_accuracy,
+        test_accuracy_at_early_stop=outcome.test_accuracy_at_early_stop,
+        early_stop_iteration=outcome.early_stop_iteration,
+        censored=outcome.censored,
+    )
+
+
+def results(levels: tuple[LevelSummary, ...], dense: Mapping[int, tuple[Run, ...]]) -> Results:
+    """Arrange the runs for the verdict; a family that left has no run at later levels and is dropped there."""
+    replicates = tuple(sorted(dense))
+    return Results(
+        replicates=replicates,
+        dense=tuple(dense[r] for r in replicates),
+        levels=tuple(
+            LevelResults(
+                level.density,
+                {name: tuple(runs.get(r) for r in replicates) for name, runs in level.arms.items()},
+            )
+            for level in levels
+            if level.level > 0
+        ),
+    )
+
+
+def _level_json(level: LevelSummary, replicates: list[int], judged: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        "level": level.level,
+        "density": level.density,
+        "kept": level.kept,
+        "total": level.total,
+        "density_all_parameters": level.density_all_parameters,
+        "gate": level.gate,
+        "verdict": Verdict.NOT_APPLICABLE.value if judged is None else judged["verdict"],
+        "arms": {
+            name: {
+                key: [_plain(getattr(runs[r], key)) for r in replicates]
+                for key in ("test_accuracy", "test_accuracy_at_early_stop", "early_stop_iteration", "censored")
+            }
+            for name, runs in level.arms.items()
+        },
+        **({} if judged is None else {"judged": {k: v for k, v in judged.items() if k not in ("density", "gate")}}),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
