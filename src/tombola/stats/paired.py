@@ -135,7 +135,7 @@ def sign_flip(difference: ArrayLike, margin: float = 0.0, *, seed: int = 0) -> f
         sums = np.zeros(1)
         for value in x:
             sums = np.concatenate([sums + value, sums - value])
-        return float(np.mean(sums > x.sum() + tolerance))
+        return float(np.mean(sums >= x.sum() - tolerance))
     rng = np.random.default_rng(seed)
     hits, block = 0, max(1, 2_000_000 // x.size)
     for start in range(0, _SAMPLES, block):
