@@ -342,7 +342,7 @@ def test_notes(study: Study) -> None:
     assert "single dense run" in notes
     assert "a ticket exactly as good as dense passes one gate with probability 0.05" in notes
     assert "A margin of 0 asks for better than dense" in notes
-    assert "conditional on this test set" in notes
+    assert "every claim is conditional on it" in notes
     assert "Exploratory" not in " ".join(judge(study(LADDER), margin=MARGIN).notes)
     assert "meant as a percentage" in " ".join(judge(study(LADDER), margin=0.2).notes)
 

@@ -26,6 +26,7 @@ def make_app() -> App:
         help="Find, prove and ship winning lottery tickets: sparse subnetworks that, trained in isolation from their "
         "initial values, match the dense network.",
         help_on_error=False,
+        suppress_keyboard_interrupt=False,
     )
     app.command(find.find)
     app.command(judge.judge)

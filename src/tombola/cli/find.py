@@ -10,8 +10,6 @@ from cyclopts import Parameter
 from tombola.cli.words import densities, names, print_json, schedule
 from tombola.search.settings import Settings
 
-_FLAG = Parameter(negative="")
-
 
 def find(
     *,
@@ -38,6 +36,9 @@ def find(
             help="Weights per layer: layer-rates, uniform, global, erk or lamp. [default: the paper's for the model]"
         ),
     ] = None,
+    min_keep: Annotated[
+        int, Parameter(help="Keep at least this many weights in every layer; 0 refuses to empty one.")
+    ] = 0,
     rewind: Annotated[str, Parameter(help="What survivors restart from: init, step:K, or lr.")] = "init",
     controls: Annotated[
         str,
@@ -113,6 +114,7 @@ def find(
         rate=rate,
         criterion=criterion,
         allocation=allocation,
+        min_keep=min_keep,
         rewind=rewind,
         controls=names(controls),
         replicates=replicates,

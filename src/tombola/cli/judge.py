@@ -35,6 +35,6 @@ def judge(
     if json:
         print_json(stats.as_json(judgement))
     else:
-        from tombola.cli.tables import show_judgement
+        from tombola.cli.verdicts import show_judgement
 
         show_judgement(judgement)

@@ -1,24 +1,15 @@
-"""Findings and judgements as tables and sentences for a person."""
+"""A finding as a table and sentences for a person."""
 
 import math
-import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from tombola.cli.verdicts import console, in_words
 from tombola.search.finding import Finding, LevelSummary
-from tombola.stats import Judgement, LevelVerdict, Run
+from tombola.stats import Run
 from tombola.stats.comparison import mean_interval
-
-_WIDTH_WITHOUT_TERMINAL = 160
-
-
-def console() -> Console:
-    """Give a console on standard output that does not wrap tables in a pipe."""
-    return Console(
-        width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False, emoji=False, markup=False
-    )
 
 
 def show_finding(finding: Finding) -> None:
@@ -46,7 +37,7 @@ def show_finding(finding: Finding) -> None:
             f"{100 * level.density:.2f} %",
             f"{level.kept:,}",
             *(cell for arm in ("ticket", *controls) for cell in _arm_cells(level, arm, used, alpha)),
-            _verdict(verdicts.get(level.density)),
+            in_words(verdicts.get(level.density)),
         )
     screen.print(table)
     _show_rest(finding, screen)
@@ -73,42 +64,6 @@ def _show_rest(finding: Finding, screen: Console) -> None:
     screen.print(f"Trained sparse network: {finding.files['trained']}")
 
 
-def show_judgement(judgement: Judgement) -> None:
-    """Print the table and the verdict of a judged CSV."""
-    screen = console()
-    table = Table(title=f"ticket against dense, margin {100 * judgement.margin:g} points", title_justify="left")
-    controls = list(dict.fromkeys(name for level in judgement.levels for name in level.controls))
-    for heading in ("density", "n", "ticket %", "dense %", "difference", "lower limit"):
-        table.add_column(heading, justify="right")
-    for name in controls:
-        table.add_column(f"minus {name} (Holm p)", justify="right")
-    table.add_column("verdict")
-    for level in judgement.levels:
-        budget = level.budget
-        cells = (
-            f"{100 * level.controls[name].mean:+.2f} ({level.controls[name].p_holm:.2g})"
-            if name in level.controls
-            else ""
-            for name in controls
-        )
-        table.add_row(
-            f"{100 * level.density:.4g} %",
-            str(budget.n),
-            f"{100 * budget.ticket.mean:.2f}",
-            f"{100 * budget.dense.mean:.2f}",
-            f"{100 * budget.mean:+.2f}",
-            f"{100 * budget.lower:+.2f}" if math.isfinite(budget.lower) else "none",
-            *cells,
-            _verdict(level),
-        )
-    screen.print(table)
-    for sentence in judgement.dropped:
-        screen.print(sentence)
-    for note in judgement.notes:
-        screen.print(f"Note: {note}")
-    screen.print(f"Verdict: {judgement.verdict.value}. {judgement.sentence}")
-
-
 def _arm_cells(level: LevelSummary, arm: str, used: set[int], alpha: float) -> tuple[str, str]:
     runs = [run for replicate, run in level.arms.get(arm, {}).items() if replicate in used]
     if not runs:
@@ -130,10 +85,3 @@ def _interval(values: Sequence[float], alpha: float, digits: int) -> str:
     half = interval.high - interval.mean
     text = f"{interval.mean:.{digits}f}"
     return f"{text} ±{half:.{digits}f}" if math.isfinite(half) else text
-
-
-def _verdict(verdict: LevelVerdict | None) -> str:
-    if verdict is None:
-        return "dense"
-    mark = "*" if verdict.gate else ""
-    return verdict.verdict.value + mark + (", certified" if verdict.certified else "")

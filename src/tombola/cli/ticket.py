@@ -45,7 +45,7 @@ def show(
         return
     from rich.table import Table
 
-    from tombola.cli.tables import console
+    from tombola.cli.verdicts import console
 
     screen = console()
     about = found.provenance

@@ -125,7 +125,7 @@ class ControlComparison:
     control: MeanInterval
 
 
-def mean_interval(values: Floats, alpha: float) -> MeanInterval:
+def mean_interval(values: ArrayLike, alpha: float) -> MeanInterval:
     """Return the mean of ``[R]`` values with its two-sided t interval."""
     test = t_test(values, alpha=alpha / 2)
     return MeanInterval(float(test.mean), float(test.lower), float(test.upper))

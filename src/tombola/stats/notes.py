@@ -24,7 +24,8 @@ def notes_on(
         *_on_power(len(results.replicates), gates, margin, alpha),
         *_on_margin(results, margin, alpha),
         *_on_censoring(results, gates),
-        "Every claim is conditional on this test set: more replicates do not average out its sampling error.",
+        "Where replicates share a test set, every claim is conditional on it: more replicates do not average out its "
+        "sampling error.",
     )
 
 

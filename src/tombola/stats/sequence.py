@@ -12,8 +12,8 @@ from tombola.errors import InvalidValue
 
 GATE_TARGETS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 
-# Densities are printed with six digits; a printed one must be found again.
-_SAME_DENSITY = 1e-5
+# A density typed as a table prints it, with three digits, must be found again; levels lie much further apart.
+_SAME_DENSITY = 5e-3
 
 
 def passed(rejected: ArrayLike) -> NDArray[np.int64]:

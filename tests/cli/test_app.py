@@ -1,0 +1,150 @@
+"""The command line as a whole: speed of help, exit codes, one error, never a traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tombola.cli import main
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tombola", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["find", "--help"], ["judge", "--help"], ["ticket", "--help"], ["data"], ["cite"], ["--version"]],
+)
+def test_what_needs_no_network_imports_no_torch(words: list[str]) -> None:
+    code = f"import sys; from tombola.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_wrong_flag_is_refused_before_torch_is_imported() -> None:
+    code = (
+        "import sys; from tombola.cli import main; code = main(['find', '--density', '1.5']); "
+        "sys.exit(0 if code == 2 and 'torch' not in sys.modules else 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_python_m_is_the_command() -> None:
+    done = run("--version")
+    assert done.returncode == 0
+    assert done.stdout.strip() == __import__("tombola").__version__
+
+
+WRONG = {
+    "unknown command": (["fnd"], "find"),
+    "unknown flag": (["find", "--dta", "digits"], "--data"),
+    "missing value": (["find", "--data"], "--data"),
+    "no number": (["find", "--density", "abc"], "abc"),
+    "stray word": (["find", "digits"], "digits"),
+    "unknown data": (["find", "--data", "digts"], "digits"),
+    "unknown model": (["find", "--model", "lenet"], "lenet-300-100"),
+    "unknown strategy": (["find", "--strategy", "impp"], "imp"),
+    "unknown criterion": (["find", "--criterion", "magnitud"], "magnitude"),
+    "unknown allocation": (["find", "--allocation", "erkk"], "erk"),
+    "unknown control": (["find", "--controls", "reinit,shufle"], "shuffle"),
+    "unknown optimizer": (["find", "--optimizer", "adm"], "adam"),
+    "unknown schedule": (["find", "--schedule", "cosin"], "cosine"),
+    "bad milestones": (["find", "--schedule", "step:9,5"], "step:K,K"),
+    "bad rewind": (["find", "--rewind", "step:-3"], "step:K"),
+    "late rewind": (["find", "--rewind", "step:300"], "300 iterations"),
+    "percent for density": (["find", "--density", "20"], "0.2"),
+    "density of nothing": (["find", "--density", "0.000001"], "would be left"),
+    "rate above one": (["find", "--rate", "1.2"], "between 0 and 1"),
+    "rate and density": (["find", "--rate", "0.2", "--density", "0.1"], "one of them"),
+    "no rounds": (["find", "--rounds", "0"], "at least 1"),
+    "no replicates": (["find", "--replicates", "0"], "at least 1"),
+    "margin as percent": (["find", "--margin", "2"], "fraction"),
+    "alpha": (["find", "--alpha", "0.9"], "0.5"),
+    "gates": (["find", "--gates", "a,b"], "fractions with commas"),
+    "gate above one": (["find", "--gates", "50,20"], "between 0 and 1"),
+    "lr": (["find", "--lr", "nan"], "finite"),
+    "momentum of adam": (["find", "--momentum", "0.9"], "sgd"),
+    "batch": (["find", "--batch-size", "5000"], "988"),
+    "device": (["find", "--device", "tpu"], "cpu"),
+    "no such gpu": (["find", "--device", "cuda:99"], "cuda:99"),
+    "seed": (["find", "--seed", "-1"], "seed"),
+    "finetune rewinds": (["find", "--strategy", "finetune", "--rewind", "step:5"], "finetune"),
+    "dotted model": (["find", "--model", "no_such_module:build"], "no_such_module"),
+    "missing csv": (["judge", "/nonexistent.csv"], "/nonexistent.csv"),
+    "missing ticket": (["ticket", "show", "/nonexistent.safetensors"], "/nonexistent.safetensors"),
+    "unknown topic": (["cite", "emp"], "imp"),
+    "unknown data to fetch": (["data", "fetch", "mnits"], "mnist"),
+}
+
+
+@pytest.mark.parametrize(("words", "hint"), WRONG.values(), ids=WRONG)
+def test_a_wrong_call_gets_one_helpful_error_and_code_2(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert hint in " ".join(captured.err.split())
+    assert "Traceback" not in captured.err
+
+
+def test_every_flag_of_the_surface_is_there() -> None:
+    """The command line is an interface: a flag that goes or changes its name breaks scripts."""
+    shown = run("find", "--help").stdout
+    flags = [
+        "--data",
+        "--model",
+        "--strategy",
+        "--density",
+        "--rounds",
+        "--rate",
+        "--criterion",
+        "--allocation",
+        "--min-keep",
+        "--rewind",
+        "--controls",
+        "--replicates",
+        "--dense-runs",
+        "--gates",
+        "--margin",
+        "--alpha",
+        "--iterations",
+        "--batch-size",
+        "--lr",
+        "--optimizer",
+        "--momentum",
+        "--nesterov",
+        "--weight-decay",
+        "--schedule",
+        "--warmup",
+        "--eval-every",
+        "--seed",
+        "--device",
+        "--workers",
+        "--out",
+        "--json",
+    ]
+    assert [flag for flag in flags if f"{flag} " not in shown] == []
+    found = {word for word in shown.split() if word.startswith("--")}
+    assert found <= {*flags, "--help"}
+
+
+def test_cite_prints_bibtex(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cite"]) == 0
+    everything = capsys.readouterr().out
+    assert main(["cite", "erk"]) == 0
+    one = capsys.readouterr().out
+    assert "1803.03635" in everything
+    assert "1803.03635" not in one
+    assert "1911.11134" in one
+    assert everything.count("{") == everything.count("}")
+
+
+def test_data_says_what_is_here_and_how_to_get_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data"]) == 0
+    out = capsys.readouterr().out
+    for name in ("digits", "mnist", "fashion-mnist", "cifar-10"):
+        assert f"{name}:" in out
+    assert "TOMBOLA_DATA" in out

@@ -1,0 +1,221 @@
+"""``tombola find`` from the outside: what it prints, what it writes, and what it does when it cannot write."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tombola import models, ticket
+from tombola.cli import main
+from tombola.data import load, split
+from tombola.stats import judge, read_csv
+from tombola.train.plain import evaluate
+from tombola.types import Seed
+
+SHORT = [
+    *("find", "--iterations", "30", "--rounds", "2", "--replicates", "3", "--dense-runs", "2", "--batch-size", "64"),
+    *("--workers", "1", "--seed", "3", "--lr", "0.003"),
+]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """One short search through the command line: its folder, its JSON and its standard error."""
+    folder = tmp_path_factory.mktemp("find")
+    done = subprocess.run(
+        [sys.executable, "-m", "tombola", *SHORT, "--json", "--out", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout), done.stderr
+
+
+def test_json_is_the_documented_object(found: tuple[Path, dict[str, Any], str]) -> None:
+    _, result, _ = found
+    for key in ("data", "model", "engine", "strategy", "seed", "replicates", "margin", "levels", "dense_runs",
+                "certified_density", "certified", "sentence", "cost", "ticket", "trained"):  # fmt: skip
+        assert key in result, key
+    assert (result["data"], result["model"], result["engine"]) == ("digits", "lenet-300-100", "plain")
+    assert (result["strategy"], result["seed"], result["replicates"], result["margin"]) == ("imp", 3, 3, 0.01)
+    assert set(result["certified"]) == {"budget", "early", "speed"}
+    assert set(result["cost"]) == {"iterations", "dense_trainings", "flops_dense", "flops_effective", "seconds"}
+    assert [len(runs) for runs in result["dense_runs"]] == [2, 2, 2]
+    assert [level["level"] for level in result["levels"]] == [0, 1, 2]
+    for level in result["levels"]:
+        assert level["density"] == level["kept"] / level["total"]
+        ticket_arm = level["arms"]["ticket"]
+        assert {len(values) for values in ticket_arm.values()} == {3}
+        assert all(0 <= value <= 1 for value in ticket_arm["test_accuracy"])
+        assert all(stop % 1 == 0 and 0 < stop <= 30 for stop in ticket_arm["early_stop_iteration"])
+        assert set(level["arms"]) == ({"ticket", "reinit", "shuffle"} if level["gate"] else {"ticket"})
+    first = [runs[0] for runs in result["dense_runs"]]
+    assert result["levels"][0]["arms"]["ticket"]["test_accuracy"] == first
+    assert result["levels"][0]["verdict"] == "not applicable"
+
+
+def test_cost_is_the_hand_count(found: tuple[Path, dict[str, Any], str]) -> None:
+    """3 families x (2 dense + 2 levels + 2 controls at each gate) x 30 iterations."""
+    _, result, _ = found
+    gates = sum(level["gate"] for level in result["levels"])
+    runs = 3 * (2 + 2 + 2 * gates)
+    assert result["cost"]["iterations"] == runs * 30
+    assert result["cost"]["dense_trainings"] == runs
+    assert result["cost"]["flops_dense"] == runs * 30 * 64 * 6 * 50_200
+    kept = [level["kept"] for level in result["levels"]]
+    effective = 3 * (2 * kept[0] + sum(n * (3 if level["gate"] else 1) for n, level in
+                                       zip(kept[1:], result["levels"][1:], strict=True)))  # fmt: skip
+    assert result["cost"]["flops_effective"] == pytest.approx(effective * 30 * 64 * 6)
+
+
+def test_progress_goes_to_standard_error_in_plain_lines(found: tuple[Path, dict[str, Any], str]) -> None:
+    _, _, err = found
+    assert [line.split(":")[0] for line in err.splitlines()[1:]] == ["level 0", "level 1", "level 2"]
+    assert "\x1b" not in err
+
+
+def test_the_files_say_the_same(found: tuple[Path, dict[str, Any], str]) -> None:
+    folder, result, _ = found
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"ticket.safetensors", "trained.safetensors", "result.json", "results.csv"}
+    assert json.loads((folder / "result.json").read_text()) == result
+    table = read_csv(folder / "results.csv")
+    gates = [level["density"] for level in result["levels"] if level["gate"]]
+    assert judge(table, margin=0.01, gates=gates).sentence == result["sentence"]
+
+
+def test_the_trained_network_has_the_accuracy_that_is_reported(found: tuple[Path, dict[str, Any], str]) -> None:
+    """Three lines of torch load it, and its pruned weights are exactly zero."""
+    _, result, _ = found
+    kept = ticket.load(Path(result["ticket"]))
+    about = kept.provenance
+    network = models.build(about["model"], tuple(about["input_shape"]), about["classes"])
+    network.load_state_dict(load_file(result["trained"]))
+    parts = split(load("digits"), Seed(about["seed"], about["replicate"]))
+    assert evaluate(network, parts.test_x, parts.test_y)[1] == about["reported"]["test_accuracy"]
+    state = network.state_dict()
+    for name, mask in kept.masks.items():
+        assert bool((state[name][~mask] == 0).all())
+
+
+def test_the_ticket_starts_from_theta_0(found: tuple[Path, dict[str, Any], str]) -> None:
+    _, result, _ = found
+    kept = ticket.load(Path(result["ticket"]))
+    about = kept.provenance
+    build = lambda: models.build(about["model"], tuple(about["input_shape"]), about["classes"])  # noqa: E731
+    theta_0 = models.initial(build, Seed(about["seed"], about["replicate"])).params
+    for name, value in kept.start.items():
+        mask = kept.masks.get(name, torch.ones_like(value, dtype=torch.bool))
+        assert torch.equal(value[mask], theta_0[name][mask])
+        assert bool((value[~mask] == 0).all())
+
+
+def test_two_workers_write_the_same_bytes(found: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
+    folder, _, _ = found
+    words = [word if word != "1" else "2" for word in SHORT]
+    assert "2" in words[words.index("--workers") :]
+    done = subprocess.run([sys.executable, "-m", "tombola", *words, "--out", str(tmp_path)], check=True,
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    for name in ("ticket.safetensors", "trained.safetensors", "results.csv"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+    assert "Verdict:" in done.stdout
+    assert str(tmp_path / "ticket.safetensors") in done.stdout
+
+
+def test_ticket_show_and_verify(found: tuple[Path, dict[str, Any], str], capsys: pytest.CaptureFixture[str]) -> None:
+    _, result, _ = found
+    assert main(["ticket", "show", result["ticket"]]) == 0
+    assert "fc1.weight" in capsys.readouterr().out
+    assert main(["ticket", "show", result["ticket"], "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["kept"] in [level["kept"] for level in result["levels"] if level["gate"]]
+    assert shown["kept"] == sum(layer["kept"] for layer in shown["layers"].values())
+    assert main(["ticket", "verify", result["ticket"]]) == 0
+
+
+def test_a_flipped_bit_does_not_verify(
+    found: tuple[Path, dict[str, Any], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, result, _ = found
+    content = bytearray(Path(result["ticket"]).read_bytes())
+    content[-1] ^= 1
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(content)
+    assert main(["ticket", "verify", str(broken)]) == 1
+    assert "FAIL" in capsys.readouterr().out
+    assert main(["ticket", "show", str(broken)]) == 2
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("mine")
+    for out in (in_the_way, in_the_way / "below"):
+        assert main([*SHORT, "--out", str(out)]) == 2
+        captured = capsys.readouterr()
+        assert "CannotWrite" in captured.err
+        assert "level 0" not in captured.err
+    assert in_the_way.read_text() == "mine"
+
+
+def test_a_folder_where_a_file_should_go_leaves_nothing_half_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "result.json").mkdir()
+    assert main([*SHORT, "--out", str(tmp_path)]) == 2
+    assert "result.json" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_full_disk_is_a_named_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main([*SHORT, "--out", str(tmp_path)]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_diverged_families_are_named_and_all_diverged_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = [word for word in SHORT if word not in ("--lr", "0.003")]
+    assert main([*short, "--optimizer", "sgd", "--lr", "1e30", "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "Diverged" in err
+    assert "iteration" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_it_with_130_and_one_line(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tombola", "find", "--iterations", "100000", "--out", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    process.stderr.readline()
+    time.sleep(4)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Interrupted" in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
