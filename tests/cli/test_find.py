@@ -186,7 +186,10 @@ def test_a_full_disk_is_a_named_error_and_leaves_nothing(
 
     monkeypatch.setattr(os, "fsync", full)
     assert main([*SHORT, "--out", str(tmp_path)]) == 2
-    assert "No space left" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "No space left" in captured.err
+    assert "Verdict:" in captured.out
+    assert "Nothing was saved." in captured.out
     assert list(tmp_path.iterdir()) == []
 
 

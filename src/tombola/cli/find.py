@@ -136,6 +136,7 @@ def _run(settings: Settings, out: Path | None, as_json: bool) -> None:
 
     from tombola.cli.live import watching
     from tombola.cli.tables import show_finding
+    from tombola.errors import CannotWrite
     from tombola.files import check_writable, write_all
     from tombola.search.find import run
     from tombola.search.setup import prepare
@@ -146,7 +147,13 @@ def _run(settings: Settings, out: Path | None, as_json: bool) -> None:
     with watching() as observer:
         finding = run(setup, observer)
     files = finding.encoded(folder)
-    write_all(files)
+    try:
+        write_all(files)
+    except CannotWrite:
+        # What took hours to find is at least seen.
+        if not as_json:
+            show_finding(finding)
+        raise
     finding = replace(finding, files={path.stem: path for path in files if path.suffix == ".safetensors"})
     if as_json:
         print_json(finding.as_json())

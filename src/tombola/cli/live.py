@@ -190,11 +190,16 @@ class _View:
 def _headline(setup: Setup) -> str:
     levels = len(setup.planned) - 1
     return (
-        f"{setup.model} on {setup.dataset.name}, {setup.settings.strategy}: {setup.settings.replicates} families, "
-        f"{setup.settings.dense_runs} dense runs each, {levels} levels to {100 * setup.densities[-1]:.2f} % of "
+        f"{setup.model} on {setup.dataset.name}, {setup.settings.strategy}: "
+        f"{setup.settings.replicates} {'family' if setup.settings.replicates == 1 else 'families'}, "
+        f"{_counted(setup.settings.dense_runs, 'dense run')} each, {_counted(levels, 'level')} to {100 * setup.densities[-1]:.2f} % of "
         f"{sum(setup.planned[0].values()):,} weights, {setup.recipe.iterations:,} iterations a run, engine plain on "
-        f"{setup.settings.device}, {setup.workers} workers"
+        f"{setup.settings.device}, {_counted(setup.workers, 'worker')}"
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _mean(summary: LevelSummary, arm: str) -> float:

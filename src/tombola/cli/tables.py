@@ -60,8 +60,11 @@ def _show_rest(finding: Finding, screen: Console) -> None:
     screen.print()
     screen.print(f"Verdict: {finding.judgement.verdict.value}. {finding.judgement.sentence}")
     screen.print()
-    screen.print(f"Ticket ({finding.chosen.why}): {finding.files['ticket']}")
-    screen.print(f"Trained sparse network: {finding.files['trained']}")
+    if finding.files:
+        screen.print(f"Ticket ({finding.chosen.why}): {finding.files['ticket']}")
+        screen.print(f"Trained sparse network: {finding.files['trained']}")
+    else:
+        screen.print("Nothing was saved.")
 
 
 def _arm_cells(level: LevelSummary, arm: str, used: set[int], alpha: float) -> tuple[str, str]:
