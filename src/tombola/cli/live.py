@@ -188,13 +188,13 @@ class _View:
 
 
 def _headline(setup: Setup) -> str:
-    levels = len(setup.planned) - 1
+    asked, families = setup.settings, setup.settings.replicates
     return (
-        f"{setup.model} on {setup.dataset.name}, {setup.settings.strategy}: "
-        f"{setup.settings.replicates} {'family' if setup.settings.replicates == 1 else 'families'}, "
-        f"{_counted(setup.settings.dense_runs, 'dense run')} each, {_counted(levels, 'level')} to {100 * setup.densities[-1]:.2f} % of "
+        f"{setup.model} on {setup.dataset.name}, {asked.strategy}: "
+        f"{families} {'family' if families == 1 else 'families'}, {_counted(asked.dense_runs, 'dense run')} each, "
+        f"{_counted(len(setup.planned) - 1, 'level')} to {100 * setup.densities[-1]:.2f} % of "
         f"{sum(setup.planned[0].values()):,} weights, {setup.recipe.iterations:,} iterations a run, engine plain on "
-        f"{setup.settings.device}, {_counted(setup.workers, 'worker')}"
+        f"{asked.device}, {_counted(setup.workers, 'worker')}"
     )
 
 
