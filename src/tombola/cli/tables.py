@@ -27,16 +27,21 @@ def show_finding(finding: Finding) -> None:
     )
     for heading in ("level", "density", "kept"):
         table.add_column(heading, justify="right")
-    for arm in ("ticket", *controls):
+    arms = ("ticket", *controls)
+    # On a narrow terminal the early-stop iteration stands under its accuracy.
+    stacked = screen.width < 60 + 26 * len(arms)
+    for arm in arms:
         table.add_column(arm, justify="right")
-        table.add_column("early stop", justify="right")
+        if not stacked:
+            table.add_column("early stop", justify="right")
     table.add_column("verdict")
     for level in finding.levels:
+        cells = [_arm_cells(level, arm, used, alpha) for arm in arms]
         table.add_row(
             str(level.level),
             f"{100 * level.density:.2f} %",
             f"{level.kept:,}",
-            *(cell for arm in ("ticket", *controls) for cell in _arm_cells(level, arm, used, alpha)),
+            *(("\n@ ".join(filter(None, pair)) for pair in cells) if stacked else (c for pair in cells for c in pair)),
             in_words(verdicts.get(level.density)),
         )
     screen.print(table)
