@@ -5,19 +5,20 @@ All controls share the ticket's density, budget, data order and recipe.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, final
 
 import torch
 from torch import Tensor
 
 from tombola.prune.allocation.erk import ERK
 from tombola.prune.allocation.uniform import Uniform
-from tombola.prune.counting import Cut
-from tombola.prune.masks import kept, ones, sizes
+from tombola.prune.counting import Cut, at_least
+from tombola.prune.masks import kept, sizes
 from tombola.prune.select import select
 from tombola.types import Masks, Snapshot
 
 
+@final
 @dataclass(frozen=True)
 class Case:
     """A ticket, and what a control may need to depart from it.
@@ -69,7 +70,11 @@ def shuffle(case: Case) -> tuple[Snapshot, Masks]:
 
 
 def global_shuffle(case: Case) -> tuple[Snapshot, Masks]:
-    """Keep the start values and the total, permute the mask across all tensors together."""
+    """Keep the start values and the total, permute the mask across all tensors together.
+
+    Frankle et al. (2021), section 4, shuffles within layers; across them the layers' counts are lost as well, and a
+    small tensor may be left without weights.
+    """
     pooled = torch.cat([mask.reshape(-1) for mask in case.masks.values()])
     parts = _permuted(pooled, case.generator).split([mask.numel() for mask in case.masks.values()])
     return case.start, {
@@ -78,12 +83,18 @@ def global_shuffle(case: Case) -> tuple[Snapshot, Masks]:
 
 
 def random_uniform(case: Case) -> tuple[Snapshot, Masks]:
-    """Keep the start values and the total, draw a random mask of the same density in every tensor."""
+    """Keep the start values and the total, draw a random mask of the same density in every tensor.
+
+    The randomly sampled sparse networks of Frankle & Carbin (2019), Figure 1. Every tensor keeps at least one weight.
+    """
     return case.start, _random(case, Uniform())
 
 
 def random_erk(case: Case) -> tuple[Snapshot, Masks]:
-    """Keep the start values and the total, draw a random mask with ERK's layer densities (Evci et al. 2020)."""
+    """Keep the start values and the total, draw a random mask with ERK's layer densities.
+
+    Evci et al. (2020), section 3. Every tensor keeps at least one weight.
+    """
     return case.start, _random(case, ERK())
 
 
@@ -99,7 +110,10 @@ def sign_constant(case: Case) -> tuple[Snapshot, Masks]:
 
 
 def one_shot(case: Case) -> tuple[Snapshot, Masks]:
-    """Keep the start values, take the mask of one cut of the dense run at equal density (is iterating needed?)."""
+    """Keep the start values, take the mask of one cut of the dense run at equal density.
+
+    One-shot pruning, Frankle & Carbin (2019), section 2: is iterating needed?
+    """
     return case.start, case.one_shot()
 
 
@@ -122,9 +136,11 @@ def _permuted(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 def _random(case: Case, allocation: Uniform | ERK) -> dict[str, Tensor]:
     shapes = {name: tuple(mask.shape) for name, mask in case.masks.items()}
-    counts = allocation.plan(shapes, sizes(case.masks), Cut(keep=kept(case.masks)))
+    dense = sizes(case.masks)
+    # An emptied tensor would make the control fail for a reason that the ticket does not share.
+    counts = at_least(allocation.plan(shapes, dense, Cut(keep=kept(case.masks))), 1, dense)
     scores = {
         name: torch.rand(mask.shape, dtype=torch.float64, generator=case.generator).to(mask.device)
-        for name, mask in ones(case.masks, case.masks).items()
+        for name, mask in case.masks.items()
     }
     return select(scores, counts)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import final
 
 from tombola.errors import ImpossibleDensity, InvalidValue
 
@@ -77,6 +78,7 @@ def _integer_root(value: int, degree: int) -> int:
         guess = better
 
 
+@final
 @dataclass(frozen=True)
 class Cut:
     """What a schedule asks of one level; exactly one field is set.
@@ -85,11 +87,21 @@ class Cut:
         rate: the fraction of the *surviving* weights to remove in this round.
         density: the fraction of the *original* prunable weights to keep.
         keep: the number of weights to keep.
+
+    Raises:
+        InvalidValue: none of the fields is set, or several are.
     """
 
     rate: Fraction | None = None
     density: Fraction | None = None
     keep: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name, value in vars(self).items() if value is not None]
+        if len(given) != 1:
+            raise InvalidValue(
+                f"a cut is one of rate, density and keep, and this one has {' and '.join(given) or 'none of them'}."
+            )
 
     def total(self, size: int, alive: int) -> int:
         """Say how many weights are kept of ``size`` with ``alive`` left.
@@ -115,34 +127,95 @@ class Cut:
         return wanted
 
 
-def apportion(ideal: Mapping[str, float | Fraction], total: int, most: Counts) -> dict[str, int]:
+def apportion(ideal: Mapping[str, float | Fraction], total: int, most: Counts, *, least: int = 0) -> dict[str, int]:
     """Turn ideal shares into whole numbers with a given sum, by largest remainder.
 
+    Shares are first scaled by one common factor to sum to ``total``; those that would exceed their cap stay at it and
+    the others are scaled again. What has no share is given something only when all else is full.
+
     Args:
-        ideal: name -> share, at least 0, summing to about ``total``.
-        total: the sum wanted, at most the sum of ``most``.
+        ideal: name -> share, at least 0, of any sum.
+        total: the sum wanted.
         most: name -> the largest count allowed.
+        least: give every name this much (or all it may have) before the rest is shared out; shares count from there.
 
     Returns:
-        name -> count, within one of its share wherever the caps and the sum allow.
+        name -> count; sums to ``total`` and is within one of the scaled share. Equal remainders go to the first names.
+
+    Raises:
+        ImpossibleDensity: no such counts have the sum ``total``.
 
     Example:
         >>> apportion({"a": 1.5, "b": 1.5, "c": 2}, 5, {"a": 9, "b": 9, "c": 9})
         {'a': 2, 'b': 1, 'c': 2}
+        >>> apportion({"a": 8, "b": 1, "c": 1}, 10, {"a": 2, "b": 9, "c": 9})
+        {'a': 2, 'b': 4, 'c': 4}
     """
-    counts = {name: min(most[name], math.floor(share)) for name, share in ideal.items()}
-    order = sorted(ideal, key=lambda name: float(math.floor(ideal[name]) - ideal[name]))
-    missing = total - sum(counts.values())
-    while missing > 0:
-        open_names = [name for name in order if counts[name] < most[name]]
-        for name in open_names[:missing]:
-            counts[name] += 1
-        missing -= min(missing, len(open_names))
-    for name in reversed(order):
-        taken = min(counts[name], max(0, -missing))
-        counts[name] -= taken
-        missing += taken
-    return counts
+    base = {name: min(least, most[name]) for name in ideal}
+    room = {name: most[name] - base[name] for name in ideal}
+    rest = total - sum(base.values())
+    if not 0 <= rest <= sum(room.values()):
+        raise ImpossibleDensity(
+            f"cannot keep {total} weights of {sum(most[name] for name in ideal)}"
+            + (f" with at least {least} in each of {len(ideal)} tensors." if least else ".")
+        )
+    above = {name: max(Fraction(0), Fraction(share) - base[name]) for name, share in ideal.items()}
+    share = _scaled(above, rest, room)
+    counts = {name: math.floor(value) for name, value in share.items()}
+    order = sorted(ideal, key=lambda name: counts[name] - share[name])
+    for name in order[: rest - sum(counts.values())]:
+        counts[name] += 1
+    return {name: base[name] + counts[name] for name in ideal}
+
+
+def _scaled(ideal: Mapping[str, Fraction], total: int, most: Counts) -> dict[str, Fraction]:
+    """Give ``min(most, c ideal)`` with the ``c`` that makes the sum ``total``, exactly."""
+    full: set[str] = set()
+    while True:
+        free = [name for name in ideal if name not in full]
+        left = total - sum(most[name] for name in full)
+        weight: Mapping[str, Fraction | int] = ideal
+        if not sum(ideal[name] for name in free):
+            weight = {name: most[name] for name in free}
+        whole = sum(weight[name] for name in free)
+        share = {
+            name: Fraction(most[name]) if name in full else Fraction(weight[name] * left) / (whole or 1)
+            for name in ideal
+        }
+        over = {name for name in free if share[name] > most[name]}
+        if not over:
+            return share
+        full |= over
+
+
+def at_least(counts: Counts, least: int, most: Counts) -> dict[str, int]:
+    """Raise every count to a minimum and take the difference from the largest counts, so that the sum stays.
+
+    Args:
+        counts: name -> count.
+        least: the minimum; a name whose ``most`` is below it gets that.
+        most: name -> the largest count allowed.
+
+    Raises:
+        ImpossibleDensity: the minima take more than there is.
+
+    Example:
+        >>> at_least({"a": 9, "b": 0, "c": 1}, 1, {"a": 9, "b": 9, "c": 9})
+        {'a': 8, 'b': 1, 'c': 1}
+    """
+    floor = {name: min(least, most[name]) for name in counts}
+    raised = {name: max(count, floor[name]) for name, count in counts.items()}
+    excess = sum(raised.values()) - sum(counts.values())
+    for name in sorted(raised, key=lambda n: -raised[n]):
+        given = min(excess, raised[name] - floor[name])
+        raised[name] -= given
+        excess -= given
+    if excess:
+        raise ImpossibleDensity(
+            f"{sum(counts.values())} weights are to be kept, and at least {least} in each of {len(counts)} tensors "
+            f"takes {sum(floor.values())}. Keep more, or lower the minimum."
+        )
+    return raised
 
 
 def size_of(shape: tuple[int, ...]) -> int:

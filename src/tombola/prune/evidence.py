@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
-from tombola.errors import MissingEvidence
+from tombola.errors import InvalidScores, MissingEvidence, ShapeMismatch
 from tombola.types import Masks, Params, Scores
 
 
+@final
 @dataclass(frozen=True)
 class Evidence:
     """Everything beyond ``params`` and ``masks``; a field that was not given is ``None``.
@@ -58,3 +59,50 @@ class Criterion(Protocol):
 def only_alive(scores: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
     """Set the scores of pruned entries to ``-inf``, so that pruning is monotone whatever the criterion says."""
     return {name: score.masked_fill(~masks[name], -torch.inf) for name, score in scores.items()}
+
+
+def scored(criterion: Criterion, params: Params, masks: Masks, evidence: Evidence) -> dict[str, Tensor]:
+    """Ask a criterion for scores, and hold it to its contract.
+
+    Args:
+        criterion: ours or the user's own.
+        params: what it scores.
+        masks: name -> bool tensor.
+        evidence: what else it may look at.
+
+    Returns:
+        name -> score, for the names in ``masks`` and in their order; ``-inf`` where pruned, whatever the criterion
+        says. Scores for other names are left out: those tensors stay dense.
+
+    Raises:
+        InvalidScores: a name without scores, scores that are not floating-point tensors or lie on another device than
+            their mask, or NaN for a weight that is left.
+        ShapeMismatch: scores of another shape than their mask.
+    """
+    scores = criterion(params, masks, evidence)
+    if not isinstance(scores, Mapping):
+        raise InvalidScores(f"the criterion gave a {type(scores).__name__}. A criterion gives name -> tensor.")
+    for name, mask in masks.items():
+        score = scores.get(name)
+        if not isinstance(score, Tensor) or not score.is_floating_point():
+            what = f"a tensor of {score.dtype}" if isinstance(score, Tensor) else f"a {type(score).__name__}"
+            raise InvalidScores(
+                f"the criterion gave {'no scores' if score is None else what} for {name!r}. "
+                "A criterion scores every masked tensor with a floating-point tensor."
+            )
+        if score.shape != mask.shape:
+            raise ShapeMismatch(
+                f"the criterion gave {name!r} scores of shape {tuple(score.shape)}, and its mask has "
+                f"{tuple(mask.shape)}. There is one score for each weight."
+            )
+        if score.device != mask.device:
+            raise InvalidScores(
+                f"the criterion gave {name!r} scores on {score.device}, and its mask is on {mask.device}. "
+                "Scores stay where the weights are."
+            )
+        if bool(score[mask].isnan().any()):
+            raise InvalidScores(
+                f"the criterion gave NaN for weights of {name!r}, and NaN has no rank. A run that diverged must not "
+                "make a mask; look at the loss, or lower the learning rate."
+            )
+    return only_alive({name: scores[name].detach() for name in masks}, masks)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -97,18 +98,16 @@ def nested(inner: Masks, outer: Masks) -> bool:
     """Say whether every weight that ``inner`` keeps is kept by ``outer`` too.
 
     A name absent from ``outer`` is dense there; a name absent from ``inner`` is dense there, so ``outer`` must be.
+
+    Raises:
+        ShapeMismatch: the two cover one tensor with different shapes.
     """
-    for name in inner.keys() | outer.keys():
-        if name not in outer:
-            continue
-        if name not in inner:
-            if not bool(outer[name].all()):
-                return False
-        elif bool((inner[name] & ~outer[name]).any()):
-            return False
-    return True
+    check({name: inner.get(name, mask) for name, mask in outer.items()}, outer)
+    dense = torch.ones((), dtype=torch.bool)
+    return not any(bool((inner.get(name, dense.to(mask.device)) & ~mask).any()) for name, mask in outer.items())
 
 
+@final
 @dataclass(frozen=True)
 class Overlap:
     """How much two masks share.
@@ -150,11 +149,13 @@ def overlap(first: Masks, second: Masks) -> dict[str, Overlap]:
 
     Raises:
         ShapeMismatch: they do not cover the same tensors of the same shapes.
+        InvalidValue: one of them is not bool.
     """
     if first.keys() != second.keys():
         odd = sorted(first.keys() ^ second.keys())
         raise ShapeMismatch(f"only one of the two masks covers {', '.join(odd)}. Compare masks of one network.")
     check(first, second)
+    check(second, first)
     return {
         name: Overlap(
             shared=int((mask & second[name]).sum()),

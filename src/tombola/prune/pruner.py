@@ -1,18 +1,18 @@
 """The composition: a criterion, an allocation, a schedule and a rewind make a pruner."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import final
 
 from torch import Tensor
 
-from tombola.errors import EmptiedLayer, InvalidScores
+from tombola.errors import EmptiedLayer, InvalidValue
 from tombola.prune.allocation import Allocation, LayerRates
-from tombola.prune.counting import Counts, Shapes, size_of
+from tombola.prune.counting import Counts, Shapes, at_least, size_of
 from tombola.prune.criteria import magnitude
-from tombola.prune.evidence import Criterion, Evidence
-from tombola.prune.masks import check, ones
+from tombola.prune.evidence import Criterion, Evidence, scored
+from tombola.prune.masks import check, counts, ones
 from tombola.prune.rewinding import Rewind, fine_tune, rewind_to_init
 from tombola.prune.schedules import Schedule, ladder
 from tombola.prune.schedules import one_shot as one_shot_schedule
@@ -36,11 +36,15 @@ class Pruner:
     """
 
     criterion: Criterion = magnitude
-    allocation: Allocation = LayerRates()  # noqa: RUF009 - frozen
-    schedule: Schedule = ladder()  # noqa: RUF009 - frozen
-    rewind: Rewind = rewind_to_init()  # noqa: RUF009 - frozen
+    allocation: Allocation = field(default_factory=LayerRates)
+    schedule: Schedule = field(default_factory=ladder)
+    rewind: Rewind = field(default_factory=rewind_to_init)
     from_dense: bool = False
     min_keep: int = 0
+
+    def __post_init__(self) -> None:
+        if self.min_keep < 0:
+            raise InvalidValue(f"min_keep is {self.min_keep}; it is a number of weights, 0 for no minimum.")
 
     def plan(self, shapes: Shapes, levels: int) -> tuple[dict[str, int], ...]:
         """Count what each level will keep, before anything is trained.
@@ -50,17 +54,18 @@ class Pruner:
             levels: how many cuts.
 
         Returns:
-            One name -> count per level, level 0 (dense) first. The sums are exact; under an allocation by score the
-            division among tensors is provisional.
+            One name -> count per level, level 0 (dense) first. The sums are those of the masks to come; under an
+            allocation by score the division among tensors is provisional.
 
         Raises:
-            ImpossibleDensity: a level would keep nothing.
-            EmptiedLayer: an allocation by size would empty a tensor.
+            ImpossibleDensity: a level would keep nothing, more than the level before, or less than ``min_keep`` in
+                every tensor takes.
+            EmptiedLayer: a tensor would be left without weights.
         """
         planned = [{name: size_of(shape) for name, shape in shapes.items()}]
         for level in range(1, levels + 1):
-            counts = self.allocation.plan(shapes, planned[-1], self.schedule(level))
-            planned.append(self._filled(counts, planned[-1]))
+            cut = self.schedule(level)
+            planned.append(self._filled(self.allocation.plan(shapes, planned[-1], cut), planned[-1]))
         return tuple(planned)
 
     def prune(self, level: int, params: Params, masks: Masks, evidence: Evidence) -> dict[str, Tensor]:
@@ -76,40 +81,34 @@ class Pruner:
             name -> bool tensor; nested in ``masks``.
 
         Raises:
-            InvalidScores: the criterion gave NaN.
+            InvalidValue: the level is below 1.
+            InvalidScores: the criterion gave NaN, or broke its contract in another way.
+            ShapeMismatch: scores or masks of another shape than their parameter.
+            ImpossibleDensity: fewer weights are left than the level keeps.
             EmptiedLayer: a tensor would lose all its weights and ``min_keep`` is 0.
         """
+        if level < 1:
+            raise InvalidValue(f"level {level} is not made by pruning: 0 is the dense network, cuts count from 1.")
         check(params, masks)
         planned = self.plan({name: tuple(mask.shape) for name, mask in masks.items()}, level)[level]
-        scores = self.criterion(params, masks, evidence)
-        for name, score in scores.items():
-            if bool(score[masks[name]].isnan().any()):
-                raise InvalidScores(f"the criterion gave NaN for weights of {name!r}; NaN has no rank.")
-        alive = {name: int(mask.sum()) for name, mask in masks.items()}
-        counts = self.allocation.place(scores, masks, planned, evidence.generator)
-        return select(scores, self._filled(counts, alive), evidence.generator)
+        scores = scored(self.criterion, params, masks, evidence)
+        placed = self.allocation.place(scores, masks, planned, evidence.generator)
+        return select(scores, self._filled(placed, counts(masks)), evidence.generator)
 
     def prune_dense(self, level: int, params: Params, names: Sequence[str], evidence: Evidence) -> dict[str, Tensor]:
         """Make the mask of a level by one cut of dense weights, whatever the strategy."""
         return self.prune(level, params, ones(params, names), evidence)
 
-    def _filled(self, counts: Counts, alive: Counts) -> dict[str, int]:
-        """Refuse an emptied tensor, or keep the stated minimum at the cost of the fullest ones."""
-        filled = dict(counts)
-        for name, count in counts.items():
-            least = min(self.min_keep, alive[name])
-            if count == 0 and least == 0 and alive[name] > 0:
+    def _filled(self, planned: Counts, alive: Counts) -> dict[str, int]:
+        """Keep the stated minimum, and refuse an emptied tensor."""
+        filled = at_least(planned, self.min_keep, alive)
+        for name, count in filled.items():
+            if count == 0:
                 raise EmptiedLayer(
                     f"the cut would empty {name!r}: 0 of its {alive[name]} weights would be left, and nothing passes "
                     "an empty layer. Prune less, choose another allocation (erk and lamp spare small layers), or ask "
-                    "for a minimum per layer with min_keep=1."
+                    "for a minimum per layer (--min-keep 1; in Python Pruner(min_keep=1))."
                 )
-            filled[name] = max(count, least)
-        excess = sum(filled.values()) - sum(counts.values())
-        for name in sorted(filled, key=lambda n: -filled[n]):
-            given = min(excess, max(0, filled[name] - self.min_keep))
-            filled[name] -= given
-            excess -= given
         return filled
 
 
@@ -124,6 +123,16 @@ def imp(
     """Train, prune ``rate`` of the survivors, reset the rest to their initial values, repeat.
 
     Iterative magnitude pruning: Frankle & Carbin (2019), section 2, strategy 1.
+
+    Args:
+        rate: fraction of the *surviving* weights to remove in a round, in (0, 1).
+        criterion: scores the weights.
+        allocation: divides a cut among the tensors; by default, every tensor at the same rate.
+        rewind: what the survivors restart from; by default theta_0.
+        schedule: takes the place of ``rate``.
+
+    Raises:
+        InvalidValue: a rate out of range.
     """
     return Pruner(
         criterion=criterion,
@@ -145,6 +154,16 @@ def one_shot(
 
     One-shot pruning: Frankle & Carbin (2019), section 1, steps 1 to 4. With a schedule of several levels, each of them
     is one cut of the same dense run.
+
+    Args:
+        density: fraction of the *original* prunable weights to keep, in (0, 1].
+        criterion: scores the weights.
+        allocation: divides a cut among the tensors; by default, every tensor at the same rate.
+        rewind: what the survivors restart from; by default theta_0.
+        schedule: takes the place of ``density``.
+
+    Raises:
+        ImpossibleDensity: a density out of range.
     """
     return Pruner(
         criterion=criterion,
@@ -166,6 +185,16 @@ def train_prune_finetune(
     """Train, remove the superfluous, fine-tune what is left, repeat.
 
     Han et al. (2015), section 3: the survivors keep their trained weights.
+
+    Args:
+        rate: fraction of the *surviving* weights to remove in a round, in (0, 1).
+        criterion: scores the weights.
+        allocation: divides a cut among the tensors; by default, every tensor at the same rate.
+        schedule: takes the place of ``rate``.
+        extra: iterations of each fine-tuning; ``None`` for as many as the dense run had.
+
+    Raises:
+        InvalidValue: a rate out of range, or no iterations.
     """
     return Pruner(
         criterion=criterion,

@@ -35,6 +35,8 @@ class Rewind:
     def __post_init__(self) -> None:
         if self.step < 0:
             raise InvalidValue(f"cannot rewind to step {self.step}; steps count from 0.")
+        if self.extra is not None and self.extra < 1:
+            raise InvalidValue(f"cannot fine-tune for {self.extra} iterations; at least 1 is needed.")
 
     @property
     def keeps_start_values(self) -> bool:

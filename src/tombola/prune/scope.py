@@ -3,11 +3,12 @@
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, final
 
 from tombola.errors import InvalidValue, NothingToPrune, UnknownName
 from tombola.types import Params
 
-PRESETS: dict[str, frozenset[str]] = {
+PRESETS: Final[Mapping[str, frozenset[str]]] = {
     "weights": frozenset({"linear", "conv", "attention", "recurrent"}),
     "linear": frozenset({"linear"}),
     "conv": frozenset({"conv"}),
@@ -17,6 +18,7 @@ PRESETS: dict[str, frozenset[str]] = {
 """Preset -> the kinds of parameter it prunes. ``weights`` is the papers' convention and the default."""
 
 
+@final
 @dataclass(frozen=True)
 class Scope:
     """What is pruned and what is not.
@@ -38,7 +40,7 @@ def choose(params: Params, kinds: Mapping[str, str], *, preset: str = "weights",
         kinds: name -> what the owning module makes of it: ``linear``, ``conv``, ``attention``, ``recurrent``,
             ``norm``, ``embedding``, ``bias`` or ``other``.
         preset: a key of ``PRESETS``.
-        exclude: shell patterns of names to leave dense, such as ``"*.shortcut.weight"``.
+        exclude: names to leave dense, or shell patterns of them such as ``"*.shortcut.weight"``.
 
     Returns:
         The prunable names, and a reason for each skipped one: nothing is left out in silence.
@@ -51,15 +53,15 @@ def choose(params: Params, kinds: Mapping[str, str], *, preset: str = "weights",
     if preset not in PRESETS:
         raise UnknownName.among("scope", preset, PRESETS)
     for pattern in exclude:
-        if not fnmatch.filter(params, pattern):
+        if not any(_matches(name, pattern) for name in params):
             raise InvalidValue(f"the exclusion {pattern!r} matches no parameter. There are: {', '.join(params)}.")
     prunable: list[str] = []
     skipped: dict[str, str] = {}
     for name, value in params.items():
         kind = kinds.get(name, "other")
         if kind not in PRESETS[preset]:
-            skipped[name] = "a layer type that is not known" if kind == "other" else f"a {kind} parameter"
-        elif any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
+            skipped[name] = "of a layer type that is not known" if kind == "other" else f"of kind {kind}"
+        elif any(_matches(name, pattern) for pattern in exclude):
             skipped[name] = "excluded by name"
         elif not value.is_floating_point():
             skipped[name] = f"not a floating-point tensor ({value.dtype})"
@@ -73,6 +75,11 @@ def choose(params: Params, kinds: Mapping[str, str], *, preset: str = "weights",
             f"parameters, and it has {_listing(skipped) or 'no parameters'}. Choose a wider scope."
         )
     return Scope(tuple(prunable), skipped)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    # A name may hold brackets, which a pattern reads as a set of characters.
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def _listing(skipped: Mapping[str, str]) -> str:

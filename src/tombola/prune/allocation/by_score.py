@@ -33,10 +33,12 @@ class Global:
 
 
 def plan_total(shapes: Shapes, alive: Counts, cut: Cut) -> dict[str, int]:
-    """Fix the exact total; its division in proportion to the weights left is provisional."""
+    """Fix the exact total; its division in proportion to the weights left is provisional.
+
+    A tensor is emptied on paper only where the total leaves no other way: what the scores will say is not known.
+    """
     total = cut.total(sum(map(size_of, shapes.values())), sum(alive.values()))
-    left = sum(alive.values())
-    return apportion({name: alive[name] * total / left for name in shapes}, total, alive)
+    return apportion(alive, total, alive, least=1 if total >= len(shapes) else 0)
 
 
 def pooled_counts(

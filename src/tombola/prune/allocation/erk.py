@@ -1,6 +1,7 @@
 """Erdős–Rényi-kernel: large tensors become sparser than small ones."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import final
 
 from tombola.prune.allocation.base import BySize
@@ -31,12 +32,12 @@ class ERK(BySize):
         return apportion({name: densities[name] * sizes[name] for name in shapes}, total, alive)
 
 
-def erk_densities(shapes: Shapes, total: int) -> dict[str, float]:
-    """Solve for the density of each tensor, before rounding.
+def erk_densities(shapes: Shapes, total: int) -> dict[str, Fraction]:
+    """Solve for the density of each tensor, exactly, before rounding.
 
     Example:
         >>> lenet = {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}
-        >>> [round(d, 5) for d in erk_densities(lenet, 53240).values()]
+        >>> [round(float(d), 5) for d in erk_densities(lenet, 53240).values()]
         [0.16224, 0.46936, 1.0]
     """
     sizes = {name: size_of(shape) for name, shape in shapes.items()}
@@ -44,8 +45,10 @@ def erk_densities(shapes: Shapes, total: int) -> dict[str, float]:
     while True:
         free = [name for name in shapes if name not in dense]
         weight = sum(sum(shapes[name]) for name in free)
-        epsilon = (total - sum(sizes[name] for name in dense)) / weight if weight else 0.0
-        densities = {name: 1.0 if name in dense else epsilon * sum(shapes[name]) / sizes[name] for name in shapes}
+        epsilon = Fraction(total - sum(sizes[name] for name in dense), weight or 1)
+        densities = {
+            name: Fraction(1) if name in dense else epsilon * sum(shapes[name]) / sizes[name] for name in shapes
+        }
         over = {name for name in free if densities[name] > 1}
         if not over:
             return densities

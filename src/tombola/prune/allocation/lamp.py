@@ -6,6 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from tombola.errors import InvalidScores
 from tombola.prune.allocation.by_score import plan_total, pooled_counts
 from tombola.prune.counting import Counts, Cut, Shapes
 from tombola.types import Masks, Scores
@@ -18,7 +19,8 @@ class LAMP:
 
     Lee et al. (2021), equation 6: with the weights of a layer sorted by magnitude,
     :math:`s_u = w_u^2 / \sum_{v \ge u} w_v^2`. The largest weight of every layer scores 1, so each keeps at least one.
-    The criterion's scores stand for :math:`|w|`; magnitude is the paper's.
+    The criterion's scores stand for :math:`|w|`, so they may not be negative; magnitude is the paper's. The sums are
+    made on the CPU in float64, so the ranking is the same on every device.
     """
 
     name: str = "lamp"
@@ -28,8 +30,19 @@ class LAMP:
         return plan_total(shapes, alive, cut)
 
     def place(self, scores: Scores, masks: Masks, planned: Counts, generator: torch.Generator | None) -> dict[str, int]:
-        """Count what the pooled LAMP ranking keeps in each tensor."""
-        adapted = {name: lamp_scores(scores[name], masks[name]) for name in masks}
+        """Count what the pooled LAMP ranking keeps in each tensor.
+
+        Raises:
+            InvalidScores: a score is negative or infinite.
+        """
+        for name, mask in masks.items():
+            alive = scores[name][mask]
+            if bool(((alive < 0) | alive.isinf()).any()):
+                raise InvalidScores(
+                    f"lamp squares the scores, and some of {name!r} are negative or infinite. Use it with magnitude or "
+                    "another criterion whose scores are sizes; global takes any."
+                )
+        adapted = {name: lamp_scores(scores[name].cpu(), masks[name].cpu()) for name in masks}
         return pooled_counts(adapted, masks, sum(planned.values()), generator)
 
 
