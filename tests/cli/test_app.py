@@ -53,7 +53,7 @@ WRONG = {
     "unknown schedule": (["find", "--schedule", "cosin"], "cosine"),
     "bad milestones": (["find", "--schedule", "step:9,5"], "step:K,K"),
     "bad rewind": (["find", "--rewind", "step:-3"], "step:K"),
-    "late rewind": (["find", "--rewind", "step:300"], "300 iterations"),
+    "late rewind": (["find", "--rewind", "step:200"], "200 iterations"),
     "percent for density": (["find", "--density", "20"], "0.2"),
     "density of nothing": (["find", "--density", "0.000001"], "would be left"),
     "rate above one": (["find", "--rate", "1.2"], "between 0 and 1"),

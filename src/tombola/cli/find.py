@@ -60,7 +60,7 @@ def find(
     alpha: Annotated[float, Parameter(help="Error rate of each certificate.")] = 0.05,
     iterations: Annotated[
         int | None,
-        Parameter(help="Training iterations of a run, T. [default: the paper's for the model; 300 on digits]"),
+        Parameter(help="Training iterations of a run, T. [default: the paper's for the model; 200 on digits]"),
     ] = None,
     batch_size: Annotated[int | None, Parameter(help="Examples in an iteration.")] = None,
     lr: Annotated[float | None, Parameter(help="Base learning rate.")] = None,

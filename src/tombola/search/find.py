@@ -3,13 +3,13 @@
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import numpy
 import torch
 
 import tombola
-from tombola import models
 from tombola.prune.masks import kept, total
 from tombola.search.finding import Chosen, Cost, Finding, LevelSummary, results, run_of
 from tombola.search.levels import TICKET, Dropped, Level, search
@@ -20,7 +20,7 @@ from tombola.ticket import Ticket
 from tombola.train.cost import flops_per_example
 from tombola.train.plain import PlainTrainer, Watcher
 from tombola.train.pool import Pool
-from tombola.types import Masks, Snapshot, TrainFn, TrainJob, TrainOutcome
+from tombola.types import Masks, Params, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
 
 
 class Observer(Watcher, Protocol):
@@ -118,6 +118,20 @@ def _levels(setup: Setup, train: TrainFn) -> Iterator[Level]:
 
 
 @final
+@dataclass(frozen=True)
+class _Candidate:
+    """A ticket that may be chosen, with what is saved of its run and no more."""
+
+    masks: Masks
+    start: Snapshot
+    end_step: Step
+    trained: Params
+    buffers: Params
+    lowest_loss: float
+    run: Run
+
+
+@final
 class _Book:
     """What is kept of the levels: numbers of all, tensors of the gates."""
 
@@ -126,7 +140,7 @@ class _Book:
         self.levels: list[LevelSummary] = []
         self.dense: dict[int, tuple[Run, ...]] = {}
         self.dropped: list[Dropped] = []
-        self.tensors: dict[int, dict[int, tuple[Masks, Snapshot, TrainOutcome]]] = {}
+        self.candidates: dict[int, dict[int, _Candidate]] = {}
         self._iterations = 0
         self._flops_dense = 0.0
         self._flops_effective = 0.0
@@ -139,9 +153,18 @@ class _Book:
         self.dropped.extend(level.dropped)
         alive = sum(setup.planned[level.level].values())
         size = sum(setup.planned[0].values())
-        if level.level in (setup.gates or (len(setup.planned) - 1,)):
-            self.tensors[level.level] = {
-                r: (level.masks[r], level.starts[r], outcome) for r, outcome in level.arms[TICKET].items()
+        if level.level in setup.gates:
+            self.candidates[level.level] = {
+                r: _Candidate(
+                    masks=level.masks[r],
+                    start=level.starts[r],
+                    end_step=outcome.end.step,
+                    trained=outcome.end.params,
+                    buffers=outcome.end.buffers,
+                    lowest_loss=min(outcome.curve.loss),
+                    run=run_of(outcome),
+                )
+                for r, outcome in level.arms[TICKET].items()
             }
         summary = LevelSummary(
             level=level.level,
@@ -197,11 +220,10 @@ def _judge(setup: Setup, book: _Book) -> Judgement:
 def _choose(setup: Setup, book: _Book, judgement: Judgement) -> Chosen:
     """Take the certified level, or the next best; of its families the one with the lowest validation loss."""
     by_density = {verdict.density: verdict for verdict in judgement.levels}
-    levels = {level: by_density[book.levels[level].density] for level in book.tensors}
+    levels = {level: by_density[book.levels[level].density] for level in book.candidates}
     level, why = _best_level(levels)
-    losses = {r: min(book.tensors[level][r][2].curve.loss) for r in judgement.replicates}
-    replicate = min(losses, key=lambda r: (losses[r], r))
-    masks, start, outcome = book.tensors[level][replicate]
+    replicate = min(judgement.replicates, key=lambda r: (book.candidates[level][r].lowest_loss, r))
+    best = book.candidates[level][replicate]
     why = f"{why}; of its families number {replicate} has the lowest validation loss"
     provenance = {
         **_about(setup),
@@ -212,15 +234,16 @@ def _choose(setup: Setup, book: _Book, judgement: Judgement) -> Chosen:
         "verdict_sentence": levels[level].sentence,
         "certified": dict(judgement.certified),
         "chosen": why,
-        "reported": vars(run_of(outcome)),
-        "start_step": start.step,
+        "reported": vars(best.run),
+        "start_step": best.start.step,
+        "end_step": best.end_step,
     }
     return Chosen(
-        ticket=Ticket(start=start.params, masks=masks, buffers=start.buffers, provenance=provenance),
-        trained=outcome.end.params,
-        masks=masks,
-        buffers=outcome.end.buffers,
-        tied=models.tied_names(setup.build()),
+        ticket=Ticket(start=best.start.params, masks=best.masks, buffers=best.start.buffers, provenance=provenance),
+        trained=best.trained,
+        masks=best.masks,
+        buffers=best.buffers,
+        tied=setup.tied,
         why=why,
     )
 

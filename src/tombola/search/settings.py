@@ -26,6 +26,7 @@ class Settings:
         rate: fraction of the survivors pruned in a round; not together with ``density``.
         criterion: name or dotted path.
         allocation: name.
+        min_keep: weights kept in every tensor at least; 0 stops with an error where one would be emptied.
         rewind: ``init``, ``step:K`` or ``lr``.
         controls: names.
         replicates: families.
@@ -47,6 +48,7 @@ class Settings:
     rate: float | None = None
     criterion: str = "magnitude"
     allocation: str | None = None
+    min_keep: int = 0
     rewind: str = "init"
     controls: tuple[str, ...] = ("reinit", "shuffle")
     replicates: int = 5
@@ -66,6 +68,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidValue(f"{name.replace('_', '-')} is {value}; it is at least 1.")
+        if self.min_keep < 0:
+            raise InvalidValue(f"min-keep is {self.min_keep}; it is at least 0.")
         if self.density is not None and not 0 < self.density < 1:
             raise ImpossibleDensity(
                 f"the density is {self.density:g}; it is the fraction of weights kept, above 0 and below 1."
@@ -85,6 +89,8 @@ class Settings:
                 f"the margin is {self.margin:g}; it is a fraction of accuracy, at least 0 and below 0.5 "
                 "(0.002 is 0.2 points)."
             )
+        if self.gates is not None and not self.gates:
+            raise InvalidValue("there are no gates, and the verdict is certified at one at least; None for the usual.")
         for gate in self.gates or ():
             if not 0 < gate < 1:
                 raise InvalidValue(f"the gate {gate:g} is no density; densities lie between 0 and 1.")

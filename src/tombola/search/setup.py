@@ -4,10 +4,10 @@ import importlib
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 import torch
 from torch import nn
@@ -27,10 +27,14 @@ from tombola.prune.scope import Scope, choose
 from tombola.search.levels import Family
 from tombola.search.settings import DEFAULT_RATE, Settings, rewind_step
 from tombola.stats import default_gates
+from tombola.train.order import BatchOrder
 from tombola.train.presets import preset
 from tombola.train.recipe import Recipe
 from tombola.train.source import Splits
 from tombola.types import Seed
+
+_NEAR: Final = 1.25
+"""A gate may lie this factor beyond the outermost level, which is then taken for it."""
 
 
 @final
@@ -50,9 +54,10 @@ class Setup:
         gates: the levels at which the verdict is certified, dense to sparse.
         controls: name -> control.
         margin: accuracy that may be lost.
-        macs: weight name -> multiply-adds per example.
+        macs: weight name -> multiply-adds per example, of all weights, prunable or not.
         uncounted: weights whose multiply-adds are not known.
         parameters: all parameters of the network, prunable or not.
+        tied: further name -> name of the parameter that it shares.
         workers: processes.
     """
 
@@ -70,6 +75,7 @@ class Setup:
     macs: Mapping[str, int]
     uncounted: tuple[str, ...]
     parameters: int
+    tied: Mapping[str, str]
     workers: int
 
     @property
@@ -115,15 +121,18 @@ def prepare(settings: Settings) -> Setup:
     model = settings.model or ("conv-2" if dataset.name == "cifar-10" else "lenet-300-100")
     build = _builder(model, dataset)
     recipe = _recipe(settings, model, dataset.name)
-    splits(Seed(settings.seed))
-    init = models.initial(build, Seed(settings.seed))
-    module = build()
+    seed = Seed(settings.seed)
+    BatchOrder(len(splits(seed).train_y), recipe.batch_size, seed)
+    init = models.initial(build, seed)
+    with torch.random.fork_rng(devices=()):
+        module = build()
     multipliers = models.layer_multipliers(model, module)
     never = [name for name, multiplier in multipliers.items() if multiplier == 0]
     scope = choose(init.params, models.kinds(module), exclude=never)
     pruner = _pruner(settings, criterion, model, multipliers, recipe)
     planned = pruner.plan({name: tuple(init.params[name].shape) for name in scope.prunable}, settings.levels)
-    macs, uncounted = models.macs(module, dataset.input_shape, scope.prunable)
+    _check_logits(module, dataset)
+    macs, uncounted = models.macs(module, dataset.input_shape)
     return Setup(
         settings=settings,
         model=model,
@@ -139,6 +148,7 @@ def prepare(settings: Settings) -> Setup:
         macs=macs,
         uncounted=uncounted,
         parameters=sum(value.numel() for value in init.params.values()),
+        tied=models.tied_names(module),
         workers=settings.workers or _default_workers(settings.device),
     )
 
@@ -185,6 +195,25 @@ def _builder(model: str, dataset: Dataset) -> partial[nn.Module]:
     return partial(models.build, model, dataset.input_shape, dataset.classes)
 
 
+def _check_logits(module: nn.Module, dataset: Dataset) -> None:
+    """Refuse a network that cannot be trained on these data: one pass of two examples."""
+    module.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            logits = module(dataset.train_x[:2].to(next(module.parameters()).device))
+    except Exception as error:
+        raise InvalidValue(
+            f"the network does not take examples of shape {dataset.input_shape}: {type(error).__name__}: {error}. "
+            "Its forward gets a float32 batch of them."
+        ) from error
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (2, dataset.classes):
+        raise InvalidValue(
+            f"the network makes {shape} of two examples, expected logits of shape {(2, dataset.classes)}: one for each "
+            f"class of {dataset.name!r}."
+        )
+
+
 def _recipe(settings: Settings, model: str, data: str) -> Recipe:
     changes: dict[str, Any] = dict(settings.recipe or {})
     known = {field.name for field in fields(Recipe)}
@@ -208,9 +237,12 @@ def _pruner(
     else:
         schedule = ladder(exact(settings.rate or DEFAULT_RATE))
     if settings.strategy == "finetune":
-        return train_prune_finetune(criterion=criterion, allocation=allocation, schedule=schedule)
-    alias = imp if settings.strategy == "imp" else one_shot
-    return alias(criterion=criterion, allocation=allocation, schedule=schedule, rewind=_rewind(settings, recipe))
+        pruner = train_prune_finetune(criterion=criterion, allocation=allocation, schedule=schedule)
+    else:
+        alias = imp if settings.strategy == "imp" else one_shot
+        rewind = _rewind(settings, recipe)
+        pruner = alias(criterion=criterion, allocation=allocation, schedule=schedule, rewind=rewind)
+    return replace(pruner, min_keep=settings.min_keep)
 
 
 def _rewind(settings: Settings, recipe: Recipe) -> Rewind:
@@ -232,12 +264,18 @@ def _gates(settings: Settings, planned: tuple[Mapping[str, int], ...]) -> tuple[
     if settings.gates is None:
         wanted = default_gates(densities[1:])
     else:
-        wanted = tuple(min(densities[1:], key=lambda d: abs(_log_ratio(d, gate))) for gate in settings.gates)
+        wanted = tuple(_nearest(gate, densities[1:]) for gate in settings.gates)
     return tuple(sorted({densities.index(density, 1) for density in wanted}))
 
 
-def _log_ratio(first: float, second: float) -> float:
-    return math.log(first / second)
+def _nearest(gate: float, densities: list[float]) -> float:
+    """Give the level nearest to a gate on a logarithmic scale."""
+    if not min(densities) / _NEAR <= gate <= max(densities) * _NEAR:
+        raise InvalidValue(
+            f"the gate {gate:g} lies outside the levels, which run from {max(densities):.4g} to {min(densities):.4g}. "
+            "Take another gate, or more --rounds."
+        )
+    return min(densities, key=lambda density: abs(math.log(density / gate)))
 
 
 def _default_workers(device: str) -> int:

@@ -9,7 +9,7 @@ from tombola.train.recipe import Recipe
 @final
 @dataclass(frozen=True)
 class Preset:
-    """A recipe that can be stretched: milestones and warm-up are fractions of T.
+    """A recipe that can be stretched: milestones are fractions of T.
 
     Attributes:
         iterations: T, as published.
@@ -31,7 +31,8 @@ class Preset:
             values = {name: value for name, value in values.items() if name != "momentum" or name in changes}
         iterations = values.setdefault("iterations", self.iterations)
         if values.get("schedule", "constant") == "step" and self.milestones:
-            values.setdefault("milestones", tuple(max(1, round(f * iterations)) for f in self.milestones))
+            drops = sorted({max(1, round(fraction * iterations)) for fraction in self.milestones})
+            values.setdefault("milestones", tuple(drops))
         if "eval_every" not in changes:
             values["eval_every"] = min(values.get("eval_every", 100), max(1, iterations // 30))
         return Recipe(**values)
@@ -63,9 +64,9 @@ _BY_MODEL: Final[dict[str, Preset]] = {
 }
 
 _DIGITS: Final = Preset(
-    300,
-    {"optimizer": "adam", "lr": 3e-3, "batch_size": 128},
-    source="ours: 39 epochs of 988 examples, as long as keeps a search on two cores under a minute",
+    200,
+    {"optimizer": "adam", "lr": 4e-3, "batch_size": 100},
+    source="ours: 20 epochs of 988 examples, so that a whole search takes half a minute on two cores",
 )
 
 _BY_DATA: Final[dict[str, Preset]] = {"digits": _DIGITS}
