@@ -113,6 +113,7 @@ def search(
 
     Raises:
         Diverged: no family is left. A family with a run whose loss is not finite leaves the search and makes no mask.
+        KeyboardInterrupt: a run was interrupted, because its watcher asked for it.
     """
     if not families or dense_runs < 1 or levels < 0:
         raise InvalidValue("a search needs at least one family and one dense run, and no negative number of levels.")
@@ -167,7 +168,11 @@ def _pruned_level(
 def _drop(
     level: int, state: dict[int, "_Search"], runs: Mapping[int, Mapping[str, TrainOutcome]]
 ) -> tuple[Dropped, ...]:
-    """Take the families with a run that did not finish out of the search."""
+    """Take the families with a run that diverged out of the search."""
+    for arms in runs.values():
+        for arm, run in arms.items():
+            if run.result is RunResult.INTERRUPTED:
+                raise KeyboardInterrupt(f"level {level}, {arm}: {run.sentence}")
     dropped = tuple(
         Dropped(replicate, level, arm, run.sentence)
         for replicate, arms in runs.items()

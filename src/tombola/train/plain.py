@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from tombola.data import Split
 from tombola.errors import InvalidValue, ShapeMismatch
-from tombola.prune.masks import check
 from tombola.prune.rewinding import masked
 from tombola.seeds import derive
 from tombola.stats.early_stop import early_stop
@@ -21,12 +20,11 @@ from tombola.train.order import BatchOrder
 from tombola.train.recipe import Recipe
 from tombola.types import Curve, RunResult, Seed, Snapshot, Step, TrainJob, TrainOutcome
 
-_EVALUATION_CHUNK = 2000
-_LOOK_UP_EVERY = 16
+_EVALUATION_CHUNK = 500
 
 
 class Watcher(Protocol):
-    """Who watches a run: told of every evaluation, asked whether to stop."""
+    """Who watches a run: told of every evaluation, asked before every iteration whether to stop."""
 
     def evaluated(self, job: int, step: Step, loss: float, accuracy: float) -> None: ...
 
@@ -52,7 +50,8 @@ class PlainTrainer:
 
     Cross-entropy on a classification split held in memory. One intra-op thread on the CPU, so that results do not
     depend on how many cores there are. A pruned weight starts at zero and its gradient is zeroed before the optimiser
-    sees it, so momentum, Adam's moments and weight decay leave it at zero.
+    sees it, so momentum, Adam's moments and weight decay leave it at zero. The caller's random state and thread count
+    are left as they were.
 
     Attributes:
         build: makes the module; called once per job.
@@ -92,85 +91,84 @@ class _Run:
         if not job.start.step <= job.stop:
             raise InvalidValue(f"a job starts at step {job.start.step} and stops at {job.stop}; it must not run back.")
         self.device = torch.device(trainer.device)
-        split = trainer.splits(job.seed)
-        self.split = split
+        self.split = split = trainer.splits(job.seed)
         self.train_x, self.train_y = split.train_x.to(self.device), split.train_y.to(self.device)
         self.val = split.val_x.to(self.device), split.val_y.to(self.device)
         self.order = BatchOrder(len(self.train_y), self.recipe.batch_size, job.seed)
+        # What a network draws when it is built and keeps outside its state dict is drawn as it was for theta_0.
+        _seed_global(derive(job.seed, "init"), self.device)
         self.model = trainer.build().to(self.device)
         self.params = dict(self.model.named_parameters())
         start = masked(job.start, job.masks)
         load(self.model, start)
-        check(self.params, {name: mask.to(self.device) for name, mask in job.masks.items()})
         self.masked = [self.params[name] for name in job.masks]
         self.factors = [mask.to(self.device, self.params[name].dtype) for name, mask in job.masks.items()]
         self.optimizer = make_optimizer(self.recipe, self.params, self.device)
         if start.optimizer is not None:
             _load_state(self.optimizer, self.params, start.optimizer)
+        self.lr_moves = self.recipe.schedule != "constant" or self.recipe.warmup > 0
 
     def outcome(self) -> TrainOutcome:
         """Train to the end and read the test split once for each of the two snapshots."""
         began = time.perf_counter()
-        saved: dict[Step, Snapshot] = {}
-        if self.job.start.step in self.job.save_at:
-            saved[self.job.start.step] = self._snapshot(self.job.start.step)
-        steps: list[Step] = []
-        losses: list[float] = []
-        accuracies: list[float] = []
-        lowest = math.inf
-        best = self._snapshot(self.job.start.step, with_optimizer=False)
-        result, sentence = RunResult.FINISHED, f"trained to iteration {self.job.stop}"
-        self.model.train()
-        step = self.job.start.step
-        while step < self.job.stop:
-            if step % _LOOK_UP_EVERY == 0 and self.watcher.stop():
-                result, sentence = RunResult.INTERRUPTED, f"interrupted at iteration {step} of {self.job.stop}"
-                break
-            self._step(step)
-            step += 1
-            if step in self.job.save_at:
-                saved[step] = self._snapshot(step)
-            if step % self.recipe.eval_every and step != self.job.stop:
-                continue
-            loss, accuracy = evaluate(self.model, *self.val)
-            steps.append(step)
-            losses.append(loss)
-            accuracies.append(accuracy)
-            self.watcher.evaluated(self.number, step, loss, accuracy)
-            if not math.isfinite(loss):
-                result = RunResult.DIVERGED
-                sentence = f"diverged: the validation loss is {loss} at iteration {step}"
-                break
-            if loss < lowest:
-                lowest, best = loss, self._snapshot(step, with_optimizer=False)
-        end = self._snapshot(step)
-        argmin, censored = early_stop(steps, losses) if result is RunResult.FINISHED else (None, False)
+        result, sentence = self._train()
+        end = self._snapshot(self.step)
+        steps, losses, accuracies = zip(*self.seen, strict=True) if self.seen else ((), (), ())
         finished = result is RunResult.FINISHED
+        argmin, censored = early_stop(steps, losses) if finished else (None, False)
         return TrainOutcome(
             result=result,
             sentence=sentence,
             end=end,
-            best=best,
-            saved=saved,
-            curve=Curve(tuple(steps), tuple(losses), tuple(accuracies)),
+            best=self.best,
+            saved=self.saved,
+            curve=Curve(steps, losses, accuracies),
             early_stop_iteration=argmin,
             censored=censored,
             test_accuracy=self._test(end) if finished else None,
-            test_accuracy_at_early_stop=self._test(best) if finished else None,
-            iterations=step - self.job.start.step,
+            test_accuracy_at_early_stop=self._test(self.best) if finished else None,
+            iterations=self.step - self.job.start.step,
             seconds=time.perf_counter() - began,
         )
 
-    def _step(self, step: Step) -> None:
+    def _train(self) -> tuple[RunResult, str]:
+        """Go through the iterations, keeping what was asked for and what validation saw."""
+        job = self.job
+        self.step = job.start.step
+        self.seen: list[tuple[Step, float, float]] = []
+        self.best = self._snapshot(self.step, with_optimizer=False)
+        self.saved = {self.step: self._snapshot(self.step)} if self.step in job.save_at else {}
+        lowest = math.inf
+        self.model.train()
+        while self.step < job.stop:
+            if self.watcher.stop():
+                return RunResult.INTERRUPTED, f"interrupted at iteration {self.step} of {job.stop}"
+            self._iterate(self.step)
+            self.step += 1
+            if self.step in job.save_at:
+                self.saved[self.step] = self._snapshot(self.step)
+            if self.step % self.recipe.eval_every and self.step != job.stop:
+                continue
+            loss, accuracy = evaluate(self.model, *self.val)
+            self.seen.append((self.step, loss, accuracy))
+            self.watcher.evaluated(self.number, self.step, loss, accuracy)
+            if not math.isfinite(loss):
+                return RunResult.DIVERGED, f"diverged: the validation loss is {loss} at iteration {self.step}"
+            if loss < lowest:
+                lowest, self.best = loss, self._snapshot(self.step, with_optimizer=False)
+        return RunResult.FINISHED, f"trained to iteration {job.stop}"
+
+    def _iterate(self, step: Step) -> None:
         # Dropout and anything else that draws is seeded by position, so that a rewound run draws what its dense run
         # drew there.
         _seed_global(derive(self.job.seed, "dropout", step), self.device)
-        if self.recipe.schedule != "constant" or self.recipe.warmup:
+        if self.lr_moves:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.lr_at(step)
         batch = self.order.at(step).to(self.device)
-        loss = functional.cross_entropy(self.model(self.train_x[batch]), self.train_y[batch])
-        self.optimizer.zero_grad(set_to_none=True)
+        x, y = self.train_x.index_select(0, batch), self.train_y.index_select(0, batch)
+        loss = functional.cross_entropy(self.model(x), y)
+        self.optimizer.zero_grad()
         loss.backward()
         pairs = [(p.grad, factor) for p, factor in zip(self.masked, self.factors, strict=True) if p.grad is not None]
         if pairs:
@@ -262,12 +260,21 @@ def make_optimizer(recipe: Recipe, params: dict[str, nn.Parameter], device: torc
     return kind(values, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
 
 
-def _load_state(optimizer: torch.optim.Optimizer, params: dict[str, nn.Parameter], saved: Any) -> None:
+def _load_state(
+    optimizer: torch.optim.Optimizer,
+    params: Mapping[str, nn.Parameter],
+    saved: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Put saved moments back; they are copied, for the optimiser changes its own in place."""
     for name, slots in saved.items():
-        parameter = params[name]
-        optimizer.state[parameter] = {
-            slot: value.clone().to(parameter.device if value.dim() else value.device) for slot, value in slots.items()
-        }
+        if name not in params or any(value.dim() and value.shape != params[name].shape for value in slots.values()):
+            raise ShapeMismatch(f"the saved optimiser state of {name!r} fits no parameter. It is another model's.")
+    state = {
+        number: {slot: value.clone() for slot, value in saved[name].items()}
+        for number, name in enumerate(params)
+        if name in saved
+    }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _seed_global(seed: int, device: torch.device) -> None:

@@ -52,9 +52,11 @@ class Recipe:
         if self.schedule not in SCHEDULES:
             raise UnknownName.among("learning-rate schedule", self.schedule, SCHEDULES)
         for name, least in (("iterations", 1), ("batch_size", 1), ("eval_every", 1), ("warmup", 0)):
-            if getattr(self, name) < least:
-                raise InvalidValue(f"{name} is {getattr(self, name)}; it is at least {least}.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise InvalidValue(f"{name} is {value}; it is a whole number, at least {least}.")
         _positive("lr", self.lr)
+        _positive("gamma", self.gamma)
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise InvalidValue(f"weight_decay is {self.weight_decay}; it is a finite number, at least 0.")
         if not 0 <= self.momentum < 1:
@@ -65,6 +67,13 @@ class Recipe:
             raise InvalidValue("nesterov needs a momentum above 0.")
         if (self.schedule == "step") != bool(self.milestones):
             raise InvalidValue("the step schedule needs milestones, and only it takes them: --schedule step:200,300.")
+        if list(self.milestones) != sorted({position for position in self.milestones if position >= 1}):
+            raise InvalidValue(f"the milestones are {self.milestones}; they are iterations from 1 on, increasing.")
+        if self.warmup > self.iterations:
+            raise InvalidValue(
+                f"warmup is {self.warmup} and there are {self.iterations} iterations; the learning rate would never "
+                "reach its base value."
+            )
         if self.eval_every > self.iterations:
             raise InvalidValue(
                 f"eval_every is {self.eval_every} and there are {self.iterations} iterations; "
