@@ -70,6 +70,7 @@ class TrainJob:
         seed: the random streams of the run.
         stop: the position after the last iteration.
         save_at: further positions, in ``[start.step, stop]``, whose snapshots are wanted.
+        with_optimizer: whether the snapshots carry the optimiser's state, which is twice the network under Adam.
         name: what a progress display calls it, such as ``"ticket"`` or ``"reinit"``.
     """
 
@@ -78,6 +79,7 @@ class TrainJob:
     seed: Seed
     stop: Step
     save_at: tuple[Step, ...] = ()
+    with_optimizer: bool = True
     name: str = "run"
 
 

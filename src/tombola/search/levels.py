@@ -212,6 +212,7 @@ class _Search:
             seed=replace(self.family.seed, order=order),
             stop=iterations,
             save_at=keep,
+            with_optimizer=self.pruner.rewind.optimizer == "saved",
             name=DENSE,
         )
 
@@ -240,6 +241,7 @@ class _Search:
             masks=self.masks,
             seed=self.family.seed,
             stop=self._stop(self.start.step, iterations),
+            with_optimizer=self.pruner.rewind.optimizer == "saved",
             name=TICKET,
         )
 
@@ -259,6 +261,7 @@ class _Search:
             masks=masks,
             seed=self.family.seed,
             stop=self._stop(start.step, iterations),
+            with_optimizer=False,
             name=name,
         )
 

@@ -112,7 +112,7 @@ class _Run:
         """Train to the end and read the test split once for each of the two snapshots."""
         began = time.perf_counter()
         result, sentence = self._train()
-        end = self._snapshot(self.step)
+        end = self._snapshot(self.step, with_optimizer=self.job.with_optimizer)
         steps, losses, accuracies = zip(*self.seen, strict=True) if self.seen else ((), (), ())
         finished = result is RunResult.FINISHED
         argmin, censored = early_stop(steps, losses) if finished else (None, False)
@@ -137,7 +137,8 @@ class _Run:
         self.step = job.start.step
         self.seen: list[tuple[Step, float, float]] = []
         self.best = self._snapshot(self.step, with_optimizer=False)
-        self.saved = {self.step: self._snapshot(self.step)} if self.step in job.save_at else {}
+        self.saved: dict[Step, Snapshot] = {}
+        self._save_if_asked()
         lowest = math.inf
         self.model.train()
         while self.step < job.stop:
@@ -145,8 +146,7 @@ class _Run:
                 return RunResult.INTERRUPTED, f"interrupted at iteration {self.step} of {job.stop}"
             self._iterate(self.step)
             self.step += 1
-            if self.step in job.save_at:
-                self.saved[self.step] = self._snapshot(self.step)
+            self._save_if_asked()
             if self.step % self.recipe.eval_every and self.step != job.stop:
                 continue
             loss, accuracy = evaluate(self.model, *self.val)
@@ -186,7 +186,11 @@ class _Run:
             if p in self.optimizer.state
         }
 
-    def _snapshot(self, step: Step, *, with_optimizer: bool = True) -> Snapshot:
+    def _save_if_asked(self) -> None:
+        if self.step in self.job.save_at:
+            self.saved[self.step] = self._snapshot(self.step, with_optimizer=self.job.with_optimizer)
+
+    def _snapshot(self, step: Step, *, with_optimizer: bool) -> Snapshot:
         return Snapshot(
             step=step,
             params={name: p.detach().cpu().clone() for name, p in self.params.items()},
