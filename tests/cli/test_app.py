@@ -59,6 +59,7 @@ WRONG = {
     "rate above one": (["find", "--rate", "1.2"], "between 0 and 1"),
     "rate and density": (["find", "--rate", "0.2", "--density", "0.1"], "one of them"),
     "no rounds": (["find", "--rounds", "0"], "at least 1"),
+    "absurd rounds": (["find", "--rounds", "99999999999999"], "at most 1,000"),
     "no replicates": (["find", "--replicates", "0"], "at least 1"),
     "margin as percent": (["find", "--margin", "2"], "fraction"),
     "alpha": (["find", "--alpha", "0.9"], "0.5"),

@@ -11,6 +11,9 @@ STRATEGIES: Final = ("imp", "one-shot", "finetune")
 DEFAULT_RATE: Final = 0.2
 DEFAULT_ROUNDS: Final = 12
 
+_MOST: Final = {"replicates": 1000, "dense_runs": 1000, "rounds": 1000, "workers": 1024}
+"""Bounds that only a slip of the keyboard exceeds."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +67,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise UnknownName.among("strategy", self.strategy, STRATEGIES)
-        for name in ("replicates", "dense_runs", "rounds", "workers"):
+        for name, most in _MOST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidValue(f"{name.replace('_', '-')} is {value}; it is at least 1.")
+            if value is not None and not 1 <= value <= most:
+                raise InvalidValue(f"{name.replace('_', '-')} is {value}; it is at least 1 and at most {most:,}.")
         if self.min_keep < 0:
             raise InvalidValue(f"min-keep is {self.min_keep}; it is at least 0.")
         if self.density is not None and not 0 < self.density < 1:
