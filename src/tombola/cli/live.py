@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -26,22 +26,22 @@ _SHOWN_LEVELS = 12
 
 @contextmanager
 def watching() -> Iterator[Observer]:
-    """Give the observer that fits where standard error goes."""
+    """Give an observer that shows progress in the way that fits where standard error goes."""
     console = Console(stderr=True)
-    progress = _Progress()
     if not console.is_terminal:
-        yield _Lines(progress)
+        yield _Progress(_line)
         return
+    progress = _Progress()
     view = _View(progress)
     with Live(get_renderable=view.render, console=console, refresh_per_second=4, transient=True):
-        yield view
+        yield progress
 
 
 @final
 class _Progress:
-    """How far the search is, in iterations."""
+    """How far the search is, in iterations; says a line per level to whoever listens."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
         self.began = time.monotonic()
         self.total = 1
         self.setup: Setup | None = None
@@ -51,28 +51,47 @@ class _Progress:
         self.levels: list[LevelSummary] = []
         self.dropped: list[Dropped] = []
         self._before = 0
+        self._say = say or (lambda _: None)
 
     def planned(self, setup: Setup) -> None:
         self.setup, self.total, self.began = setup, setup.total_iterations(), time.monotonic()
+        self._say(_headline(setup))
 
     def training(self, jobs: Sequence[TrainJob]) -> None:
         self.jobs, self.steps, self.curves = list(jobs), {}, defaultdict(list)
 
-    def evaluated(self, job: int, step: int, loss: float) -> None:
-        self.steps[job] = step
+    def evaluated(self, job: int, step: int, loss: float, accuracy: float) -> None:  # noqa: ARG002
         self.curves[job].append(loss)
+        self.steps[job] = step
+
+    def stop(self) -> bool:
+        return False
 
     def level_done(self, summary: LevelSummary, dropped: Sequence[Dropped]) -> None:
         self._before += sum(job.stop - job.start.step for job in self.jobs)
         self.levels.append(summary)
         self.dropped.extend(dropped)
         self.jobs, self.steps = [], {}
+        for one in dropped:
+            self._say(f"family {one.replicate} leaves the search: {one.arm} {one.sentence}")
+        arms = "  ".join(f"{name} {_mean(summary, name):.2f} %" for name in summary.arms)
+        self._say(
+            f"level {summary.level}: {100 * summary.density:.2f} % of the weights  {arms}  "
+            f"({_duration(self.elapsed)} so far, {self.left()})"
+        )
 
     @property
     def done(self) -> int:
         """Iterations done."""
-        current = dict(self.steps)
-        return self._before + sum(step - self.jobs[job].start.step for job, step in current.items() if self.jobs)
+        return self._before + sum(step - job.start.step for job, step, _ in self.running())
+
+    def running(self) -> list[tuple[TrainJob, int, list[float]]]:
+        """Give the jobs that have been evaluated, each with its step and losses.
+
+        Copies: evaluations arrive in another thread than the one that draws.
+        """
+        jobs, steps = self.jobs, dict(self.steps)
+        return [(jobs[n], step, list(self.curves[n])) for n, step in steps.items() if n < len(jobs)]
 
     @property
     def elapsed(self) -> float:
@@ -83,38 +102,7 @@ class _Progress:
         """Say how long it may still take."""
         if self.done == 0:
             return "time left not known yet"
-        return f"about {_duration(self.elapsed * (self.total - self.done) / self.done)} left"
-
-
-@final
-class _Lines:
-    """Plain lines, one per level, for logs."""
-
-    def __init__(self, progress: _Progress) -> None:
-        self._progress = progress
-
-    def planned(self, setup: Setup) -> None:
-        self._progress.planned(setup)
-        _line(_headline(setup))
-
-    def training(self, jobs: Sequence[TrainJob]) -> None:
-        self._progress.training(jobs)
-
-    def evaluated(self, job: int, step: int, loss: float, accuracy: float) -> None:  # noqa: ARG002
-        self._progress.evaluated(job, step, loss)
-
-    def stop(self) -> bool:
-        return False
-
-    def level_done(self, summary: LevelSummary, dropped: Sequence[Dropped]) -> None:
-        self._progress.level_done(summary, dropped)
-        for one in dropped:
-            _line(f"family {one.replicate} leaves the search: {one.arm} {one.sentence}")
-        arms = "  ".join(f"{name} {_mean(summary, name):.2f} %" for name in summary.arms)
-        _line(
-            f"level {summary.level}: {100 * summary.density:.2f} % of the weights  {arms}  "
-            f"({_duration(self._progress.elapsed)} so far, {self._progress.left()})"
-        )
+        return f"about {_duration(self.elapsed * max(0, self.total - self.done) / self.done)} left"
 
 
 @final
@@ -123,21 +111,6 @@ class _View:
 
     def __init__(self, progress: _Progress) -> None:
         self._progress = progress
-
-    def planned(self, setup: Setup) -> None:
-        self._progress.planned(setup)
-
-    def training(self, jobs: Sequence[TrainJob]) -> None:
-        self._progress.training(jobs)
-
-    def evaluated(self, job: int, step: int, loss: float, accuracy: float) -> None:  # noqa: ARG002
-        self._progress.evaluated(job, step, loss)
-
-    def stop(self) -> bool:
-        return False
-
-    def level_done(self, summary: LevelSummary, dropped: Sequence[Dropped]) -> None:
-        self._progress.level_done(summary, dropped)
 
     def render(self) -> RenderableType:
         """Draw the present state."""
@@ -174,15 +147,10 @@ class _View:
         table = Table(title="validation loss, now training", title_justify="left", box=None, padding=(0, 2, 0, 0))
         for heading in ("family", "arm", "curve", "loss", "iteration"):
             table.add_column(heading, justify="right" if heading in ("loss", "iteration") else "left")
-        running = [n for n, job in enumerate(self._progress.jobs) if 0 < self._progress.steps.get(n, 0) < job.stop]
-        for number in running[:_SHOWN_LEVELS]:
-            job, losses = self._progress.jobs[number], self._progress.curves[number]
+        running = [(job, step, losses) for job, step, losses in self._progress.running() if losses and step < job.stop]
+        for job, step, losses in running[:_SHOWN_LEVELS]:
             table.add_row(
-                str(job.seed.replicate),
-                job.name,
-                _sparkline(losses),
-                f"{losses[-1]:.4f}",
-                f"{self._progress.steps[number]} of {job.stop}",
+                str(job.seed.replicate), job.name, _sparkline(losses), f"{losses[-1]:.4f}", f"{step} of {job.stop}"
             )
         return table
 
