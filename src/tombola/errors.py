@@ -20,6 +20,7 @@
     ├── TicketError
     │   └── CorruptTicket     truncated, altered or hostile ticket file
     ├── CannotWrite           a path that cannot be written, or a full disk
+    ├── RanksDiffer           the processes of one training run hold different masks
     └── WorkerDied            a training process was killed from outside
 
 Each message says what was found, what was expected and what to do next. Exceptions are for wrong calls and broken
@@ -108,6 +109,10 @@ class CorruptTicket(TicketError):
 
 class CannotWrite(TombolaError):
     """A path that cannot be written, or a full disk."""
+
+
+class RanksDiffer(TombolaError):
+    """The processes of one training run hold different masks."""
 
 
 class WorkerDied(TombolaError):

@@ -1,0 +1,13 @@
+"""Masks on your module, for training loops that are not ours.
+
+``attach(model, masks)`` holds a mask through any loop that ends in a ``torch.optim`` step; :class:`Attached` changes it
+and takes it off again. ``masked_call`` is the pure reference: masks inside the graph. ``conformance`` binds the two.
+Imported here: torch, ``tombola.prune`` and below. Proved by ``tests/attach`` (acceptance cases A1-A7, A11-A16, A20-A26,
+A34, A49, A53-A55, each beside the stock tool that fails it, and training equal bit for bit to the reference).
+"""
+
+from tombola.attach.handle import Attached, attach, attached
+from tombola.attach.reference import masked_call
+from tombola.errors import RanksDiffer
+
+__all__ = ["Attached", "RanksDiffer", "attach", "attached", "masked_call"]

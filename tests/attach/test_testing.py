@@ -1,0 +1,171 @@
+"""The public checks pass our own parts and name the fault of a faulty one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tombola import models
+from tombola.attach import attach
+from tombola.data import Split
+from tombola.prune.criteria import CRITERIA
+from tombola.prune.evidence import Evidence, only_alive
+from tombola.prune.masks import apply, check
+from tombola.testing import check_attach, check_criterion, check_train_fn
+from tombola.train.plain import PlainTrainer
+from tombola.train.recipe import Recipe
+from tombola.types import Masks, Params, Scores, Seed, TrainJob, TrainOutcome
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_our_criteria_pass(name: str) -> None:
+    check_criterion(CRITERIA[name])
+
+
+def snip(params: Params, masks: Masks, evidence: Evidence) -> Scores:
+    """A criterion that needs the network, the loss and the data."""
+    check(params, masks)
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    forward, loss = evidence.require("forward"), evidence.require("loss")
+    total = sum(loss(forward(leaves, x), y) for x, y in evidence.require("batches"))
+    total.backward()
+    return only_alive({name: (leaves[name].grad * leaves[name]).abs().detach() for name in masks}, masks)
+
+
+def test_a_criterion_that_looks_at_data_passes() -> None:
+    check_criterion(snip)
+
+
+def size(params: Params, masks: Masks, evidence: Evidence) -> dict[str, Tensor]:  # noqa: ARG001
+    return {name: params[name].abs() for name in masks}
+
+
+def sound(params: Params, masks: Masks, evidence: Evidence) -> dict[str, Tensor]:
+    check(params, masks)
+    return only_alive(size(params, masks, evidence), masks)
+
+
+CRITERION_FAULTS: dict[str, Callable[..., Any]] = {
+    "pruned weights of 0.weight do not score -inf": size,
+    "gave a list": lambda p, m, e: list(sound(p, m, e).values()),
+    "no scores for 2.weight": lambda p, m, e: {"0.weight": sound(p, m, e)["0.weight"]},
+    "have shape": lambda p, m, e: {n: s.reshape(-1) for n, s in sound(p, m, e).items()},
+    "not floating point": lambda p, m, e: {n: s.long() for n, s in size(p, m, e).items()},
+    "score NaN or Inf": lambda p, m, e: only_alive({n: s / 0 for n, s in size(p, m, e).items()}, m),
+    "two calls with one seed": lambda p, m, e: only_alive(
+        {n: s + torch.rand(s.shape, generator=CHANCE) for n, s in size(p, m, e).items()}, m
+    ),
+    "draws from the global generator": lambda p, m, e: (torch.rand(1), sound(p, m, e))[1],
+    "writes to the weights": lambda p, m, e: (p["0.weight"].add_(0), p["0.weight"].zero_(), sound(p, m, e))[2],
+    "writes to the mask": lambda p, m, e: (sound(p, m, e), m["0.weight"].logical_not_())[0],
+    "must raise ShapeMismatch": lambda p, m, e: {
+        n: s.masked_fill(~m[n], -torch.inf) if s.shape == m[n].shape else s for n, s in size(p, m, e).items()
+    },
+}
+CHANCE = torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("sentence", CRITERION_FAULTS)
+def test_faulty_criteria_are_named(sentence: str) -> None:
+    check_criterion(sound)
+    with pytest.raises(AssertionError, match=sentence):
+        check_criterion(CRITERION_FAULTS[sentence])
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+
+
+def split(seed: Seed) -> Split:  # noqa: ARG001
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 4, generator=draw), torch.randint(3, (60,), generator=draw)
+    return Split(x[:40], y[:40], x[40:50], y[40:50], x[50:], y[50:])
+
+
+RECIPE = Recipe(iterations=8, batch_size=10, optimizer="sgd", lr=0.1, momentum=0.9, eval_every=2)
+TRAINER = PlainTrainer(build, split, RECIPE)
+JOB = TrainJob(models.initial(build, Seed(0)), {}, Seed(0), stop=8)
+
+
+def test_our_trainer_passes() -> None:
+    check_train_fn(TRAINER, JOB)
+
+
+def changed(change: Callable[[TrainOutcome], TrainOutcome]) -> Callable[..., Any]:
+    return lambda jobs: [change(outcome) for outcome in TRAINER(jobs)]
+
+
+def unmasked_start(jobs: Sequence[TrainJob]) -> list[TrainOutcome]:
+    """Forget the mask of the gradient: the weights come back."""
+    return TRAINER([replace(job, start=replace(job.start, params=apply(job.start.params, job.masks)), masks={})
+                    for job in jobs])  # fmt: skip
+
+
+def masked_at_the_end(jobs: Sequence[TrainJob]) -> list[TrainOutcome]:
+    """Train dense and mask what is handed back: pruned weights took part."""
+    done = TRAINER([replace(job, masks={}) for job in jobs])
+
+    def cut(outcome: TrainOutcome, masks: Masks) -> TrainOutcome:
+        put = lambda at: replace(at, params=apply(at.params, masks), optimizer=None)  # noqa: E731
+        saved = {step: at if step == JOB.stop // 2 and not masks else put(at) for step, at in outcome.saved.items()}
+        return replace(outcome, end=put(outcome.end), best=put(outcome.best), saved=saved)
+
+    return [cut(outcome, job.masks) for outcome, job in zip(done, jobs, strict=True)]
+
+
+def writes_to_start(jobs: Sequence[TrainJob]) -> list[TrainOutcome]:
+    found = TRAINER(jobs)
+    for job in jobs:
+        next(iter(job.start.params.values())).mul_(0.5)
+    return found
+
+
+def depends_on_company(jobs: Sequence[TrainJob]) -> list[TrainOutcome]:
+    found = TRAINER(jobs)
+    if len(jobs) > 1:
+        found[1].end.params["0.weight"].mul_(0.5)
+    return found
+
+
+def positive_only(jobs: Sequence[TrainJob]) -> list[TrainOutcome]:
+    """Only positive weights move."""
+    found = TRAINER(jobs)
+    for outcome, job in zip(found, jobs, strict=True):
+        start = apply(job.start.params, job.masks)
+        for name, value in outcome.end.params.items():
+            value.copy_(torch.where(start[name] < 0, start[name], value))
+    return found
+
+
+TRAINER_FAULTS: dict[str, Callable[..., Any]] = {
+    "not a list": lambda jobs: tuple(TRAINER(jobs)),
+    "gave 1 outcomes": lambda jobs: TRAINER(jobs[:1]),
+    "ended at 7": changed(lambda outcome: replace(outcome, end=replace(outcome.end, step=7))),
+    "no snapshot was saved": changed(lambda outcome: replace(outcome, saved={})),
+    "iterations were counted": changed(lambda outcome: replace(outcome, iterations=1)),
+    "the early-stop iteration is": changed(lambda outcome: replace(outcome, early_stop_iteration=3)),
+    "are not zero at step": unmasked_start,
+    "what pruned weights held has an effect": masked_at_the_end,
+    "writes to the start values": writes_to_start,
+    "depends on the other jobs": depends_on_company,
+    "no negative weight of 0.weight": positive_only,
+    "a mask of ones": lambda jobs: TRAINER(
+        [replace(job, seed=Seed(1)) if job.masks and all(m.all() for m in job.masks.values()) else job for job in jobs]
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", TRAINER_FAULTS)
+def test_faulty_trainers_are_named(sentence: str) -> None:
+    job = replace(JOB, start=models.initial(build, Seed(0)))
+    with pytest.raises(AssertionError, match=sentence):
+        check_train_fn(TRAINER_FAULTS[sentence], job)
+
+
+def test_the_public_attach_check_passes_ours() -> None:
+    before = torch.get_num_threads()
+    check_attach(attach)
+    assert torch.get_num_threads() == before
