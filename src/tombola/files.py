@@ -53,6 +53,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         CannotWrite: it cannot; a folder that was made to find out stays.
     """
+    if folder.is_file():
+        raise CannotWrite(f"cannot write into {folder}: it is a file, and a folder is expected. Choose another path.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

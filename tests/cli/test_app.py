@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,8 @@ def test_python_m_is_the_command() -> None:
     assert done.stdout.strip() == __import__("tombola").__version__
 
 
+_TINY = ["--rounds", "1", "--replicates", "1", "--dense-runs", "1", "--workers", "1", "--controls", "none"]
+
 WRONG = {
     "unknown command": (["fnd"], "find"),
     "unknown flag": (["find", "--dta", "digits"], "--data"),
@@ -59,6 +62,13 @@ WRONG = {
     "rate above one": (["find", "--rate", "1.2"], "between 0 and 1"),
     "rate and density": (["find", "--rate", "0.2", "--density", "0.1"], "one of them"),
     "no rounds": (["find", "--rounds", "0"], "at least 1"),
+    "fraction for a count": (["find", "--seed", "1.5"], "not a whole number"),
+    "milestones after the end": (["find", "--schedule", "step:500"], "200"),
+    "warm-up after the end": (["find", "--warmup", "9999"], "200"),
+    "one-shot against itself": (["find", "--strategy", "one-shot", "--controls", "one-shot"], "ticket itself"),
+    "a criterion that fails": (["find", "--criterion", "os:getcwd", "--iterations", "2", *_TINY], "TypeError"),
+    "data that fail": (["find", "--data", "os:getpgid"], "TypeError"),
+    "a model that exits": (["find", "--model", "sys:exit"], "SystemExit"),
     "absurd rounds": (["find", "--rounds", "99999999999999"], "at most 1,000"),
     "no replicates": (["find", "--replicates", "0"], "at least 1"),
     "margin as percent": (["find", "--margin", "2"], "fraction"),
@@ -87,7 +97,7 @@ def test_a_wrong_call_gets_one_helpful_error_and_code_2(
     assert main(words) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert hint in " ".join(captured.err.split())
+    assert hint in " ".join(captured.err.replace("│", " ").split())
     assert "Traceback" not in captured.err
 
 
@@ -149,3 +159,72 @@ def test_data_says_what_is_here_and_how_to_get_the_rest(capsys: pytest.CaptureFi
     for name in ("digits", "mnist", "fashion-mnist", "cifar-10"):
         assert f"{name}:" in out
     assert "TOMBOLA_DATA" in out
+
+
+_NETWORKS = """
+import numpy, torch
+from torch import nn
+
+def fixed(classes):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+shared_network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+def shared():
+    return shared_network
+
+def numpy_draws(classes):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.from_numpy(numpy.random.randn(classes, 64) / 8))
+    return network
+
+def unseeded():
+    return numpy.random.rand(80, 4), numpy.arange(80) % 2
+
+def fails(params, masks, evidence):
+    raise KeyError("mine")
+"""
+
+
+def test_what_would_make_families_no_replicates_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_networks.py").write_text(_NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    short = ["--iterations", "4", "--batch-size", "8", *_TINY]
+    for factory, hint in (("fixed", "same initial values"), ("shared", "same parameters every time")):
+        assert main(["find", "--model", f"own_networks:{factory}", *short]) == 2
+        assert hint in capsys.readouterr().err
+    assert main(["find", "--criterion", "own_networks:fails", *short]) == 2
+    assert "KeyError: 'mine'" in capsys.readouterr().err
+    done = subprocess.run(
+        [sys.executable, "-m", "tombola", "find", "--data", "own_networks:unseeded", "--iterations", "4",
+         "--batch-size", "8", "--rounds", "1", "--replicates", "2", "--dense-runs", "1", "--workers", "2",
+         "--controls", "none"], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "not the same data in every process" in done.stderr
+
+
+def test_an_initialiser_that_draws_from_numpy_is_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numpy_networks.py").write_text(_NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    digests = []
+    for workers in ("1", "2"):
+        words = ["find", "--model", "numpy_networks:numpy_draws", "--iterations", "20", "--rounds", "1",
+                 "--replicates", "2", "--dense-runs", "1", "--workers", workers, "--out", workers]  # fmt: skip
+        subprocess.run([sys.executable, "-m", "tombola", *words], check=True, capture_output=True, timeout=120)
+        digests.append((tmp_path / workers / "ticket.safetensors").read_bytes())
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_or_closed_standard_output_is_no_traceback() -> None:
+    done = subprocess.run(f"{sys.executable} -m tombola cite > /dev/full", shell=True, capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    done = subprocess.run(f"{sys.executable} -m tombola cite >&-", shell=True, capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+    assert "Traceback" not in done.stderr

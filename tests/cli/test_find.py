@@ -204,7 +204,8 @@ def test_diverged_families_are_named_and_all_diverged_is_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_ends_it_with_130_and_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_polite_kill_ends_it_with_130_and_one_line(tmp_path: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "tombola", "find", "--iterations", "100000", "--out", str(tmp_path)],
         stderr=subprocess.PIPE,
@@ -215,7 +216,7 @@ def test_ctrl_c_ends_it_with_130_and_one_line(tmp_path: Path) -> None:
     assert process.stderr is not None
     process.stderr.readline()
     time.sleep(4)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Interrupted" in err

@@ -26,7 +26,7 @@ from tombola.search.setup import prepare
     [
         ({"strategy": "impp"}, UnknownName, "Did you mean 'imp'"),
         ({"criterion": "magnitud"}, UnknownName, "Did you mean 'magnitude'"),
-        ({"criterion": "no.such:thing"}, InvalidValue, "cannot load the criterion"),
+        ({"criterion": "no.such:thing"}, InvalidValue, "there is no module 'no.such'"),
         ({"criterion": "small:ITERATIONS"}, InvalidValue, "a criterion is a function"),
         ({"allocation": "globl"}, UnknownName, "Did you mean 'global'"),
         ({"controls": ("reinitt",)}, UnknownName, "Did you mean 'reinit'"),

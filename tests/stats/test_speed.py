@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from tombola.stats import LevelResults, Results, Run, Verdict, judge
+from tombola.stats.comparison import compare_speed
 
 Study = Callable[..., Results]
 MARGIN = 0.002
@@ -39,15 +40,36 @@ def test_speed_is_the_ratio_to_the_first_dense_run() -> None:
     assert (slow.not_slower, slow.slower) == (False, True)
 
 
-def test_a_censored_ticket_counts_as_not_faster_and_a_censored_dense_run_as_it_is() -> None:
+def test_a_censored_ticket_counts_as_late_in_a_sign_test_and_a_censored_dense_run_as_it_is() -> None:
     dense = [(1000, False), (1000, True), (1000, False)]
     speed = speed_of(curve([(500, False), (500, False), (500, True)], dense))
-    assert speed.ratio == pytest.approx((0.5 * 0.5 * 1.1) ** (1 / 3))
+    assert speed.ratio == pytest.approx(0.5)
+    assert speed.p == pytest.approx((1 + 3) / 8)
+    assert (speed.not_slower, speed.ratio_upper) == (False, math.inf)
     assert (speed.censored_tickets, speed.censored_dense) == (1, 1)
-    worse = speed_of(curve([(500, False), (500, False), (1300, True)], dense))
-    assert worse.ratio == pytest.approx((0.5 * 0.5 * 1.3) ** (1 / 3))
     none = speed_of(curve([(500, True)] * 3, dense))
     assert (none.p, none.not_slower) == (1.0, False)
+    eight = speed_of(curve([(500, False)] * 7 + [(1000, True)], [(1000, False)] * 8))
+    assert eight.p == pytest.approx((1 + 8) / 256)
+    assert eight.not_slower
+
+
+@pytest.mark.parametrize("dense_stop", [120, 150, 180, 190])
+@pytest.mark.parametrize("replicates", [5, 8, 20])
+@pytest.mark.parametrize("spread", [0.1, 0.3, 0.5])
+def test_speed_keeps_its_error_rate_under_censoring(dense_stop: int, replicates: int, spread: float) -> None:
+    """True ratio exactly 1 + eta, training ended at T = 200: certified in at most 5.5 % of the studies."""
+    draw = np.random.default_rng(0)
+    studies = 4000
+    true = dense_stop * 1.1 * np.exp(spread * draw.standard_normal((studies, replicates)))
+    dense = np.full(replicates, float(dense_stop))
+    passes = sum(
+        compare_speed(
+            np.minimum(row, 200.0), dense, eta=0.1, alpha=0.05, censored_tickets=list(row >= 200.0), censored_dense=0
+        ).not_slower
+        for row in true
+    )
+    assert passes / studies <= 0.055 + 0.007  # 0.007: two standard errors of the simulation
 
 
 def test_certificates_that_do_not_apply_say_why(study: Study) -> None:

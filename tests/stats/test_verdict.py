@@ -352,7 +352,7 @@ def test_a_margin_finer_than_the_test_set_is_noted() -> None:
     tickets = tuple(Run(k / 360) for k in range(340, 352))
     level = LevelResults(0.5, {"ticket": tickets})
     results = Results(tuple(range(12)), ((Run(345 / 360),),) * 12, (level,))
-    assert any("steps of at least 0.28 points" in note for note in judge(results, margin=MARGIN).notes)
+    assert any("steps of 0.28 points" in note for note in judge(results, margin=MARGIN).notes)
     assert not any("Resolution" in note for note in judge(results, margin=0.01).notes)
 
 

@@ -1,7 +1,10 @@
 """The command line as a whole: commands, errors and exit codes."""
 
+import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
@@ -45,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 for a ticket that does not verify, 2 for a wrong call, 130 after Ctrl-C.
     """
+    if sys.stdout is None:  # closed by the caller; what is printed goes nowhere
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         result = make_app()(
             sys.argv[1:] if arguments is None else list(arguments),
@@ -66,3 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has gone; what remains must not be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return WRONG_CALL
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"CannotWrite: standard output: {error.strerror}. Send it somewhere with space.", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return WRONG_CALL
+
+
+def _terminate(_: int, __: object) -> None:
+    """A polite kill ends a search as Ctrl-C does: workers stopped, nothing half-written."""
+    raise KeyboardInterrupt

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from tombola.cli.words import densities, names, print_json, schedule
+from tombola.cli.words import Whole, densities, names, print_json, schedule
 from tombola.search.settings import Settings
 
 
@@ -27,7 +27,7 @@ def find(
     density: Annotated[
         float | None, Parameter(help="Fraction of the prunable weights to keep after the last round.")
     ] = None,
-    rounds: Annotated[int | None, Parameter(help="Levels after the dense one. [default: 12]")] = None,
+    rounds: Annotated[Whole | None, Parameter(help="Levels after the dense one. [default: 12]")] = None,
     rate: Annotated[float | None, Parameter(help="Fraction of the survivors pruned in a round. [default: 0.2]")] = None,
     criterion: Annotated[str, Parameter(help="Score: magnitude, random, or pkg.module:function.")] = "magnitude",
     allocation: Annotated[
@@ -37,7 +37,7 @@ def find(
         ),
     ] = None,
     min_keep: Annotated[
-        int, Parameter(help="Keep at least this many weights in every layer; 0 refuses to empty one.")
+        Whole, Parameter(help="Keep at least this many weights in every layer; 0 refuses to empty one.")
     ] = 0,
     rewind: Annotated[str, Parameter(help="What survivors restart from: init, step:K, or lr.")] = "init",
     controls: Annotated[
@@ -46,8 +46,8 @@ def find(
             help="Comma list of reinit, permute, shuffle, global-shuffle, random, random-erk, sign, one-shot; or none."
         ),
     ] = "reinit,shuffle",
-    replicates: Annotated[int, Parameter(help="Families; each has its own initialisation and data order.")] = 5,
-    dense_runs: Annotated[int, Parameter(help="Dense runs per family: same initialisation, other data orders.")] = 3,
+    replicates: Annotated[Whole, Parameter(help="Families; each has its own initialisation and data order.")] = 5,
+    dense_runs: Annotated[Whole, Parameter(help="Dense runs per family: same initialisation, other data orders.")] = 3,
     gates: Annotated[
         str | None,
         Parameter(
@@ -59,10 +59,10 @@ def find(
     ] = None,
     alpha: Annotated[float, Parameter(help="Error rate of each certificate.")] = 0.05,
     iterations: Annotated[
-        int | None,
+        Whole | None,
         Parameter(help="Training iterations of a run, T. [default: the paper's for the model; 200 on digits]"),
     ] = None,
-    batch_size: Annotated[int | None, Parameter(help="Examples in an iteration.")] = None,
+    batch_size: Annotated[Whole | None, Parameter(help="Examples in an iteration.")] = None,
     lr: Annotated[float | None, Parameter(help="Base learning rate.")] = None,
     optimizer: Annotated[str | None, Parameter(help="adam, adamw or sgd.")] = None,
     momentum: Annotated[float | None, Parameter(help="Momentum of sgd.")] = None,
@@ -72,12 +72,12 @@ def find(
         str | None,
         Parameter(name="--schedule", help="Learning rate: constant, cosine, or step:K,K (times 0.1 at each)."),
     ] = None,
-    warmup: Annotated[int | None, Parameter(help="Iterations of linear warm-up.")] = None,
-    eval_every: Annotated[int | None, Parameter(help="Spacing of the validation grid, in iterations.")] = None,
-    seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0,
+    warmup: Annotated[Whole | None, Parameter(help="Iterations of linear warm-up.")] = None,
+    eval_every: Annotated[Whole | None, Parameter(help="Spacing of the validation grid, in iterations.")] = None,
+    seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = 0,
     device: Annotated[str, Parameter(help="cpu, cuda or cuda:N.")] = "cpu",
     workers: Annotated[
-        int | None, Parameter(help="Parallel processes, one thread each. [default: one per core]")
+        Whole | None, Parameter(help="Parallel processes, one thread each. [default: one per core]")
     ] = None,
     out: Annotated[
         Path | None,

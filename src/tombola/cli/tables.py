@@ -19,9 +19,9 @@ def show_finding(finding: Finding) -> None:
     used = set(finding.judgement.replicates)
     verdicts = {verdict.density: verdict for verdict in finding.judgement.levels}
     controls = list(dict.fromkeys(name for level in finding.levels for name in level.arms if name != "ticket"))
-    about = finding.about
+    about, families = finding.about, "family" if len(used) == 1 else "families"
     table = Table(
-        title=f"{about['model']} on {about['data']}, {about['strategy']}, {len(used)} families; mean test accuracy "
+        title=f"{about['model']} on {about['data']}, {about['strategy']}, {len(used)} {families}; mean test accuracy "
         f"in % and early-stop iteration, each with its {100 * (1 - alpha):g} % interval",
         title_justify="left",
     )

@@ -2,9 +2,29 @@
 
 import json
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
 
 from tombola.errors import InvalidValue
+
+
+def whole(_: object, tokens: Sequence[Token]) -> int:
+    """Read a whole number; ``1.5`` is a slip and not 2.
+
+    Raises:
+        ValueError: anything else.
+    """
+    text = tokens[0].value
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
+Whole = Annotated[int, Parameter(converter=whole)]
+"""A flag that takes a whole number."""
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from tombola.data.folders import read_image_folder
 from tombola.data.idx import read_idx
 from tombola.data.npz import read_npz
 from tombola.data.published import IDX_FILES, PUBLISHED, Published, named
-from tombola.errors import CorruptData, DataMissing, InvalidValue, UnknownName
+from tombola.errors import CorruptData, DataMissing, InvalidValue, TombolaError, UnknownName
 
 _DOTTED: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -121,9 +121,10 @@ def _called(dotted: str) -> Dataset:
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            # A module that the user's module fails to import is the user's error, with the user's traceback.
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-                raise
+                raise InvalidValue(
+                    f"module {module_name!r} imports {error.name!r}, which is not installed. Install it."
+                ) from error
             raise UnknownName(
                 f"no module is called {error.name!r}, asked for by {dotted!r}. A module that Python can import from "
                 "here is expected; check the spelling, or run in the folder that holds it."
@@ -131,7 +132,15 @@ def _called(dotted: str) -> Dataset:
         if not callable(function := getattr(module, function_name, None)):
             callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
             raise UnknownName.among(f"function of {module_name}", function_name, callables)
-        result = function()
+        try:
+            result = function()
+        except TombolaError:
+            raise
+        except Exception as error:
+            raise InvalidValue(
+                f"{dotted} failed with {type(error).__name__}: {error}. It is called without arguments and gives a "
+                "Dataset, (x, y) or (train_x, train_y, test_x, test_y)."
+            ) from error
     if isinstance(result, Dataset):
         parts = (result.train_x, result.test_x)
         if not all(bool(part.isfinite().all()) for part in parts if part is not None):

@@ -6,7 +6,7 @@ Proved by: ``tests/models`` (exact parameter counts, the Glorot variance, start 
 """
 
 from tombola.models.counting import Counts, count_params
-from tombola.models.factory import call_factory, from_path
+from tombola.models.factory import call_factory, from_path, importable
 from tombola.models.kinds import kinds, tied_names
 from tombola.models.macs import macs
 from tombola.models.registry import ModelEntry, build, layer_multipliers, registry
@@ -19,6 +19,7 @@ __all__ = [
     "call_factory",
     "count_params",
     "from_path",
+    "importable",
     "initial",
     "kinds",
     "layer_multipliers",

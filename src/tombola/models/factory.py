@@ -27,11 +27,27 @@ def from_path(dotted: str) -> Callable[..., nn.Module]:
         >>> from_path("torch.nn:Identity")()
         Identity()
     """
+    found = importable(dotted, "model factory")
+    if isinstance(found, nn.Module) or not callable(found):
+        raise InvalidValue(
+            f"{dotted!r} is a {type(found).__name__}, expected a function or class that makes a network. Every family "
+            "needs a network of its own; wrap it in a function that builds and returns one."
+        )
+    return found
+
+
+def importable(dotted: str, kind: str) -> Any:
+    """Find anything by its dotted path, ``"package.module:name"``; ``kind`` is what the errors call it.
+
+    Raises:
+        InvalidValue: no colon, or a module that cannot be imported.
+        UnknownName: the module has no such name.
+    """
     path, colon, attribute = dotted.partition(":")
     if not (colon and path and attribute):
         raise InvalidValue(
-            f"{dotted!r} is not a path to a model factory. It reads 'package.module:factory', with one colon; for a "
-            "model of tombola's own give its name alone."
+            f"{dotted!r} is not a path to a {kind}. It reads 'package.module:{kind.split()[-1]}', with one colon; for "
+            "one of tombola's own give its name alone."
         )
     found: Any = _module(path)
     for part in attribute.split("."):
@@ -39,11 +55,6 @@ def from_path(dotted: str) -> Callable[..., nn.Module]:
             public = (name for name in dir(found) if not name.startswith("_"))
             raise UnknownName.among(f"attribute of {path!r}", part, public)
         found = getattr(found, part)
-    if isinstance(found, nn.Module) or not callable(found):
-        raise InvalidValue(
-            f"{dotted!r} is a {type(found).__name__}, expected a function or class that makes a network. Every family "
-            "needs a network of its own; wrap it in a function that builds and returns one."
-        )
     return found
 
 
@@ -83,7 +94,7 @@ def call_factory(factory: Callable[..., nn.Module], input_shape: tuple[int, ...]
         module = factory(**given)
     except TombolaError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidValue(
             f"the model factory {name} failed with {type(error).__name__}: {error}. It was called with {given}; it "
             "should return a network for that."

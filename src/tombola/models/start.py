@@ -1,7 +1,10 @@
 """The values a network starts from."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -15,8 +18,8 @@ def initial(build: Callable[[], nn.Module], seed: Seed) -> Snapshot:
     r"""Draw the start values of a network, the same ones for the same seed.
 
     This is :math:`\theta_0 \sim D_\theta` of Frankle & Carbin (2019), section 1. The network is built with torch's
-    global generator seeded from the stream ``init``, so any module's own initialiser is replayed; the caller's
-    generators are left as they were.
+    global generator (and numpy's and Python's) seeded from the stream ``init``, so any module's own initialiser is
+    replayed; the caller's generators are left as they were.
 
     Args:
         build: makes the network; its random numbers come from torch's global generator. One that draws on a GPU is
@@ -43,7 +46,8 @@ def initial(build: Callable[[], nn.Module], seed: Seed) -> Snapshot:
         torch.default_generator.manual_seed(number)
         if devices:
             torch.cuda.manual_seed_all(number)
-        module = build()
+        with _seeded_elsewhere(number):
+            module = build()
     if not isinstance(module, nn.Module):
         raise InvalidValue(
             f"the model factory returned a {type(module).__name__}, expected a torch.nn.Module. Let it return the "
@@ -60,6 +64,19 @@ def initial(build: Callable[[], nn.Module], seed: Seed) -> Snapshot:
         params={name: parameter.detach().clone() for name, parameter in module.named_parameters()},
         buffers={name: buffer.detach().clone() for name, buffer in module.named_buffers() if _kept(module, name)},
     )
+
+
+@contextmanager
+def _seeded_elsewhere(number: int) -> Iterator[None]:
+    """Seed numpy's and Python's own global generators too, for initialisers that draw from them; both are put back."""
+    ours, theirs = random.getstate(), numpy.random.get_state()
+    random.seed(number)
+    numpy.random.seed(number % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(ours)
+        numpy.random.set_state(theirs)
 
 
 def _kept(module: nn.Module, name: str) -> bool:

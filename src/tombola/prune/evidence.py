@@ -7,7 +7,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
-from tombola.errors import InvalidScores, MissingEvidence, ShapeMismatch
+from tombola.errors import InvalidScores, MissingEvidence, ShapeMismatch, TombolaError
 from tombola.types import Masks, Params, Scores
 
 
@@ -79,7 +79,15 @@ def scored(criterion: Criterion, params: Params, masks: Masks, evidence: Evidenc
             their mask, or NaN for a weight that is left.
         ShapeMismatch: scores of another shape than their mask.
     """
-    scores = criterion(params, masks, evidence)
+    try:
+        scores = criterion(params, masks, evidence)
+    except TombolaError:
+        raise
+    except Exception as error:
+        raise InvalidScores(
+            f"the criterion failed with {type(error).__name__}: {error}. It is called as (params, masks, evidence) and "
+            "gives name -> scores."
+        ) from error
     if not isinstance(scores, Mapping):
         raise InvalidScores(f"the criterion gave a {type(scores).__name__}. A criterion gives name -> tensor.")
     for name, mask in masks.items():

@@ -1,6 +1,5 @@
 """From settings to networks, data, a recipe and a pruner."""
 
-import importlib
 import math
 import os
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ from tombola.train.order import BatchOrder
 from tombola.train.presets import preset
 from tombola.train.recipe import Recipe
 from tombola.train.source import Splits
-from tombola.types import Seed
+from tombola.types import Seed, Snapshot
 
 _NEAR: Final = 1.25
 """A gate may lie this factor beyond the outermost level, which is then taken for it."""
@@ -132,6 +131,7 @@ def prepare(settings: Settings) -> Setup:
     pruner = _pruner(settings, criterion, model, multipliers, recipe)
     planned = pruner.plan({name: tuple(init.params[name].shape) for name in scope.prunable}, settings.levels)
     _check_logits(module, dataset)
+    _check_own_values(build, init, module, seed)
     macs, uncounted = models.macs(module, dataset.input_shape)
     return Setup(
         settings=settings,
@@ -172,11 +172,7 @@ def _criterion(name: str) -> Criterion:
         if name not in CRITERIA:
             raise UnknownName.among("criterion", name, CRITERIA, "Your own is 'package.module:function'.")
         return CRITERIA[name]
-    path, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(path), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidValue(f"cannot load the criterion {name!r}: {error}.") from None
+    found = models.importable(name, "criterion")
     if not callable(found):
         raise InvalidValue(f"{name!r} is a {type(found).__name__}, and a criterion is a function.")
     return cast(Criterion, found)
@@ -186,6 +182,8 @@ def _controls(settings: Settings) -> dict[str, Control]:
     for name in settings.controls:
         if name not in CONTROLS:
             raise UnknownName.among("control", name, CONTROLS, "For no controls: --controls none.")
+    if settings.strategy == "one-shot" and "one-shot" in settings.controls:
+        raise InvalidValue("with --strategy one-shot the control one-shot is the ticket itself. Leave it out.")
     return {name: CONTROLS[name] for name in settings.controls}
 
 
@@ -193,6 +191,22 @@ def _builder(model: str, dataset: Dataset) -> partial[nn.Module]:
     if ":" in model:
         return partial(models.call_factory, models.from_path(model), dataset.input_shape, dataset.classes)
     return partial(models.build, model, dataset.input_shape, dataset.classes)
+
+
+def _check_own_values(build: partial[nn.Module], init: Snapshot, module: nn.Module, seed: Seed) -> None:
+    """Refuse a factory that gives two families the same network, or the same values."""
+    with torch.random.fork_rng(devices=()):
+        again = build()
+    if {id(p) for p in again.parameters()} & {id(p) for p in module.parameters()}:
+        raise InvalidValue(
+            "the model factory gives the same parameters every time. Let it build a network at each call."
+        )
+    other = models.initial(build, replace(seed, replicate=1))
+    if all(torch.equal(value, other.params[name]) for name, value in init.params.items()):
+        raise InvalidValue(
+            "the model factory gives the same initial values whatever the seed, and families are replicates because "
+            "theirs differ. Let it draw from torch's global generator, and take torch.manual_seed out of it."
+        )
 
 
 def _check_logits(module: nn.Module, dataset: Dataset) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 from tombola.stats.judgement import LevelVerdict
 from tombola.stats.power import power_non_inferiority
@@ -72,22 +72,29 @@ def _on_margin(results: Results, margin: float, alpha: float) -> Iterator[str]:
         yield f"The margin of {points(margin, signed=False)} points is large; was it meant as a percentage?"
     if margin == 0:
         yield f"A margin of 0 asks for better than dense: an equally good ticket passes with probability {alpha:g}."
-    step = _smallest_step(results)
-    if step is not None and margin < step:
+    examples = _test_examples(results, margin)
+    if examples is not None:
         yield (
-            f"Resolution: the accuracies differ in steps of at least {points(step, signed=False)} points, more than "
-            f"the margin of {points(margin, signed=False)}; a larger test set would see finer."
+            f"Resolution: every accuracy is a multiple of 1/{examples}, steps of {points(1 / examples, signed=False)} "
+            f"points, more than the margin of {points(margin, signed=False)}; a larger test set would see finer."
         )
 
 
-def _smallest_step(results: Results) -> float | None:
-    """Return the least difference between two different accuracies, or ``None`` with fewer than 10 different ones."""
+def _test_examples(results: Results, margin: float) -> int | None:
+    """Guess the number of test examples where it is too few for the margin; ``None`` if there is no sign of that.
+
+    The least number below ``1 / margin`` of which all accuracies are multiples; ten different ones are needed, for a
+    few accuracies of a large test set may be multiples of a small number by chance.
+    """
     runs = [run for family in results.dense for run in family]
     runs += [run for level in results.levels for arm in level.arms.values() for run in arm if run is not None]
-    values = sorted({round(run.test_accuracy, 12) for run in runs})
-    if len(values) < 10:
+    values = sorted({run.test_accuracy for run in runs})
+    if len(values) < 10 or margin <= 0:
         return None
-    return min(above - below for below, above in pairwise(values))
+    for examples in range(len(values) - 1, math.ceil(1 / margin)):
+        if all(abs(value * examples - round(value * examples)) < 1e-6 for value in values):
+            return examples
+    return None
 
 
 def _on_censoring(results: Results, gates: Sequence[LevelVerdict]) -> Iterator[str]:
@@ -96,5 +103,6 @@ def _on_censoring(results: Results, gates: Sequence[LevelVerdict]) -> Iterator[s
     if dense or tickets:
         yield (
             f"Censored: {counted(dense, 'dense run')} and {counted(tickets, 'ticket')} at the gates had the least "
-            "validation loss at the last evaluation; train longer to see how fast they are."
+            "validation loss at the last evaluation, so their speed is not known; a gate with such a ticket is judged "
+            "by a sign test that counts it as late. Train longer to see how fast they are."
         )

@@ -19,11 +19,11 @@ from tombola.stats.wording import (
     points,
 )
 
-_CERTIFICATES = {
-    "budget": "accuracy after the same number of iterations",
-    "early": "accuracy at the early stop",
-    "speed": "speed",
-}
+
+def _certificate(name: str, *, lottery: bool = True) -> str:
+    """Name a certificate; survivors that keep trained values have had more iterations than the dense network."""
+    budget = "accuracy after the same number of iterations" if lottery else "accuracy after the last iteration"
+    return {"budget": budget, "early": "accuracy at the early stop", "speed": "speed"}[name]
 
 
 def level(
@@ -46,7 +46,10 @@ def level(
     if verdict is Verdict.WINS:
         return f"{claim}, above {_superior(controls)}."
     if not lottery:
-        return f"{claim}. The survivors keep trained values, so nothing is claimed about initial values."
+        return (
+            f"{claim}. The survivors keep trained values and were trained for longer in all than the dense network, so "
+            "nothing is claimed about initial values or about speed."
+        )
     if not controls:
         return f"{claim}. No control was run at this level, so nothing is claimed about a lottery effect."
     if verdict is Verdict.MATCHES_NO_EFFECT:
@@ -128,11 +131,15 @@ def overall(
     gates: Sequence[float],
     estimate: Estimate,
     dropped: Sequence[str],
+    *,
+    lottery: bool,
 ) -> str:
     """Say the whole judgement in one paragraph."""
     known = main.sentence.removesuffix(" " + standing(main.gate, main.certified, certified["budget"]))
-    parts = [known, _certificates(certified, not_applicable, gates)]
-    parts += [f"{_CERTIFICATES[name].capitalize()} was not judged: {why}" for name, why in not_applicable.items()]
+    parts = [known, _certificates(certified, not_applicable, gates, lottery=lottery)]
+    parts += [
+        f"{_certificate(name).capitalize()} was not judged: {why.rstrip('.')}." for name, why in not_applicable.items()
+    ]
     parts.append(_crossing(estimate))
     if dropped:
         parts.append(f"{counted(len(dropped), 'replicate')} left out for want of a result.")
@@ -140,13 +147,19 @@ def overall(
 
 
 def _certificates(
-    certified: Mapping[str, float | None], not_applicable: Mapping[str, str], gates: Sequence[float]
+    certified: Mapping[str, float | None],
+    not_applicable: Mapping[str, str],
+    gates: Sequence[float],
+    *,
+    lottery: bool,
 ) -> str:
     reached = [
-        f"to {percent(density)} by {_CERTIFICATES[name]}" for name, density in certified.items() if density is not None
+        f"to {percent(density)} by {_certificate(name, lottery=lottery)}"
+        for name, density in certified.items()
+        if density is not None
     ]
     failed = [
-        f"by {_CERTIFICATES[name]}"
+        f"by {_certificate(name, lottery=lottery)}"
         for name, density in certified.items()
         if density is None and name not in not_applicable
     ]

@@ -137,6 +137,10 @@ def _add(table: _Table, row: dict[str, str], line: int) -> None:
     run = _run(row, line)
     if not arm:
         raise InvalidResults(f"line {line}: the arm is empty. Write dense, ticket or the name of a control.")
+    if not arm.isprintable():
+        raise InvalidResults(
+            f"line {line}: the arm {arm!r} has control characters in it. Write its name in plain text."
+        )
     table.replicates[replicate] = None
     if density == 1 and arm in ("dense", "ticket"):
         table.dense.setdefault(replicate, []).append(run)

@@ -104,7 +104,7 @@ def judge(
     estimate = _estimate(kept, question, bootstrap)
     return Judgement(
         verdict=main.verdict,
-        sentence=sentences.overall(main, certified, missing, sequence, estimate, dropped),
+        sentence=sentences.overall(main, certified, missing, sequence, estimate, dropped, lottery=lottery),
         certified=certified,
         not_applicable=missing,
         estimate=estimate,

@@ -69,6 +69,11 @@ class Recipe:
             raise InvalidValue("the step schedule needs milestones, and only it takes them: --schedule step:200,300.")
         if list(self.milestones) != sorted({position for position in self.milestones if position >= 1}):
             raise InvalidValue(f"the milestones are {self.milestones}; they are iterations from 1 on, increasing.")
+        if self.milestones and self.milestones[-1] > self.iterations:
+            raise InvalidValue(
+                f"the last milestone is {self.milestones[-1]} and there are {self.iterations} iterations, so the "
+                "learning rate would not drop there. Set it earlier."
+            )
         if self.warmup > self.iterations:
             raise InvalidValue(
                 f"warmup is {self.warmup} and there are {self.iterations} iterations; the learning rate would never "

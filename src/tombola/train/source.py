@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from tombola.data import Dataset, Split, split
+from tombola.errors import CorruptData
 from tombola.types import Seed
 
 
@@ -15,13 +16,25 @@ class Splits:
         """Set the source; ``load`` is called on first use, and again in every worker process."""
         self._load = load
         self._dataset: Dataset | None = None
+        self._expected: str | None = None
         self._last: tuple[tuple[int, int], Split] | None = None
 
     @property
     def dataset(self) -> Dataset:
-        """The data set."""
+        """The data set.
+
+        Raises:
+            CorruptData: another process loaded something else under the same name.
+        """
         if self._dataset is None:
-            self._dataset = self._load()
+            loaded = self._load()
+            if self._expected not in (None, loaded.fingerprint):
+                raise CorruptData(
+                    f"{loaded.name!r} is not the same data in every process: its fingerprint is "
+                    f"{loaded.fingerprint[:12]} here and {str(self._expected)[:12]} in the main process. Let its "
+                    "function give the same arrays every time (seed what it draws), or use --workers 1."
+                )
+            self._dataset = loaded
         return self._dataset
 
     def __call__(self, seed: Seed) -> Split:
@@ -33,4 +46,5 @@ class Splits:
         return self._last[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_load": self._load, "_dataset": None, "_last": None}
+        expected = self._expected if self._dataset is None else self._dataset.fingerprint
+        return {"_load": self._load, "_dataset": None, "_expected": expected, "_last": None}
