@@ -85,6 +85,8 @@ WRONG = {
     "dotted model": (["find", "--model", "no_such_module:build"], "no_such_module"),
     "missing csv": (["judge", "/nonexistent.csv"], "/nonexistent.csv"),
     "missing ticket": (["ticket", "show", "/nonexistent.safetensors"], "/nonexistent.safetensors"),
+    "no ticket to verify": (["ticket", "verify", "/nonexistent.safetensors"], "/nonexistent.safetensors"),
+    "a folder to verify": (["ticket", "verify", "/"], "folder"),
     "unknown topic": (["cite", "emp"], "imp"),
     "unknown data to fetch": (["data", "fetch", "mnits"], "mnist"),
 }

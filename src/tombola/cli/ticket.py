@@ -1,13 +1,22 @@
-"""``tombola ticket``: look at a ticket file, and check it."""
+"""``tombola ticket``: look at a ticket file, check it, compare two, train one, and take its network elsewhere."""
 
+from collections.abc import Mapping
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from tombola.cli.words import print_json
+from tombola.errors import InvalidValue, UnknownName
 
-app = App(name="ticket", help="Look at a ticket file, and check it.")
+if TYPE_CHECKING:
+    from tombola.prune.masks import Overlap
+
+app = App(name="ticket", help="Look at a ticket file, check it, compare two, train one, export its network.")
+
+_FORMATS = ("dense",)
+_SHORT = 80
 
 
 @app.command
@@ -67,22 +76,229 @@ def verify(
     path: Path,
     /,
     *,
+    retrain: Annotated[
+        bool, Parameter(help="Train it again, and compare with the test accuracy it reports.", negative="")
+    ] = False,
+    model: Annotated[str | None, Parameter(help="With --retrain: see `tombola ticket train`.")] = None,
+    data: Annotated[str | None, Parameter(help="With --retrain: see `tombola ticket train`.")] = None,
+    device: Annotated[str | None, Parameter(help="With --retrain: cpu, cuda or cuda:N. [default: its own]")] = None,
     json: Annotated[bool, Parameter(help="Print one JSON object and nothing else.", negative="")] = False,
 ) -> int:
     """Check a ticket file; exit code 0 if everything holds, 1 if not.
 
-    Recomputes the content hash, the counts, the densities and the shapes. Nothing in the file is executed.
+    Recomputes the content hash, the counts, the densities and the shapes; nothing in the file is executed. With
+    --retrain it also draws the start values from the seed and trains the ticket in isolation: the reported accuracy
+    must come out exactly with the same versions and CPU capability, and within one test example elsewhere.
 
     Args:
         path: The ticket file.
     """
+    if not retrain and any(option is not None for option in (model, data, device)):
+        raise InvalidValue("--model, --data and --device say how to retrain. Add --retrain, or leave them out.")
     from tombola import ticket
 
+    if not path.is_file():
+        ticket.load(path)  # says what stands there instead; a wrong path is a wrong call and no failed ticket
     verification = ticket.verify(path)
+    checks, ok = verification.checks, verification.ok
+    if ok and retrain:
+        from tombola.search.isolation import isolate
+
+        checks = (*checks, *isolate(ticket.load(path), model=model, data=data, device=device).checks())
+        ok = all(check.ok for check in checks)
     if json:
-        print_json({"ok": verification.ok, "checks": [vars(check) for check in verification.checks]})
+        print_json({"ok": ok, "checks": [vars(check) for check in checks]})
     else:
-        for check in verification.checks:
+        for check in checks:
             print(f"{'ok   ' if check.ok else 'FAIL '} {check.name}: {check.sentence}")
-        print(f"{path}: {'everything holds' if verification.ok else 'this ticket cannot be trusted'}")
-    return 0 if verification.ok else 1
+        print(f"{path}: {'everything holds' if ok else 'this ticket cannot be trusted'}")
+    return 0 if ok else 1
+
+
+@app.command
+def diff(
+    first: Path,
+    second: Path,
+    /,
+    *,
+    json: Annotated[bool, Parameter(help="Print one JSON object and nothing else.", negative="")] = False,
+) -> None:
+    """Compare two tickets of one network: masks, start values and origin.
+
+    Args:
+        first: A ticket file.
+        second: Another.
+    """
+    from tombola import ticket
+
+    found = ticket.diff(ticket.load(first), ticket.load(second))
+    if json:
+        print_json(
+            {
+                "identical": found.identical,
+                **_overlap_json(found.overlap),
+                "nested": found.nested,
+                "same_start": found.same_start,
+                "tensors": {
+                    name: {
+                        **_overlap_json(one.overlap),
+                        "masked": one.masked,
+                        "nested": one.nested,
+                        "same_start": one.same_start,
+                        "equal": one.equal,
+                    }
+                    for name, one in found.tensors.items()
+                },
+                "buffers": list(found.buffers),
+                "provenance": {key: list(values) for key, values in found.provenance.items()},
+            }
+        )
+        return
+    from rich.table import Table
+
+    from tombola.cli.verdicts import console
+
+    screen = console()
+    table = Table(title=f"{first} and {second}")
+    for heading in ("tensor", "first", "second", "both", "of", "Jaccard", "nested", "start values"):
+        table.add_column(heading, justify="left" if heading in ("tensor", "nested", "start values") else "right")
+    for name, one in found.tensors.items():
+        counts = (one.overlap.first, one.overlap.second, one.overlap.shared, one.overlap.size)
+        start = "equal" if one.same_start else f"{one.equal:,} of {one.overlap.shared:,} equal"
+        table.add_row(name, *(f"{n:,}" for n in counts), f"{one.overlap.jaccard:.4f}", one.nested, start)
+    screen.print(table)
+    every = found.overlap
+    screen.print(
+        f"masked weights: {every.first:,} and {every.second:,} kept, {every.shared:,} by both; by chance alone "
+        f"{every.expected:,.1f} (standard deviation {every.deviation:,.1f}). Nested: {found.nested}."
+    )
+    screen.print(f"start values of common survivors: {'equal' if found.same_start else 'they differ'}")
+    if found.buffers:
+        screen.print(f"buffers that differ: {', '.join(found.buffers)}")
+    for key, values in found.provenance.items():
+        screen.print(f"{key.replace('_', ' ')}: {_short(values[0])} and {_short(values[1])}")
+    if found.identical:
+        screen.print("The two tickets are equal.")
+
+
+@app.command
+def export(
+    path: Path,
+    /,
+    *,
+    to: Annotated[str, Parameter(help="Format: dense, plain safetensors with zeros where pruned.")],
+    out: Annotated[Path, Parameter(help="The file to write.")],
+    model: Annotated[
+        str | None, Parameter(help="The network, pkg.module:factory; needed only if it has tied parameters.")
+    ] = None,
+) -> None:
+    """Write the network that a ticket starts from, for programs that do not know tombola.
+
+    The file has the names of the state dict: load_state_dict(safetensors.torch.load_file(FILE)) takes it.
+
+    Args:
+        path: The ticket file.
+    """
+    if to not in _FORMATS:
+        raise UnknownName.among("export format", to, _FORMATS)
+    _check_other(path, out)
+    from tombola import ticket
+    from tombola.files import write_all
+
+    found = ticket.load(path)
+    tied = _tied(found.provenance, model) if model else _recorded(found.provenance)
+    metadata = {"ticket": found.digest, "density": str(found.density), "values": "start"}
+    write_all({out: ticket.encode_network(found.start, found.masks, found.buffers, metadata, tied=tied)})
+    print(
+        f"{out}: the network that the ticket starts from, {found.kept:,} of {found.total:,} prunable weights not zero"
+    )
+
+
+@app.command
+def train(
+    path: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="File for the trained sparse network, plain safetensors.")],
+    model: Annotated[
+        str | None,
+        Parameter(help="The network, pkg.module:factory; code that a ticket names is called only if given here."),
+    ] = None,
+    data: Annotated[
+        str | None, Parameter(help="The data, if not digits, mnist, fashion-mnist or cifar-10; see `tombola find`.")
+    ] = None,
+    device: Annotated[str | None, Parameter(help="cpu, cuda or cuda:N. [default: its own]")] = None,
+    workers: Annotated[int, Parameter(help="Processes; one network keeps one busy.")] = 1,
+    json: Annotated[bool, Parameter(help="Print one JSON object and nothing else.", negative="")] = False,
+) -> None:
+    """Train a ticket in isolation from its file, and save the trained sparse network.
+
+    Network, data, recipe, seed and replicate are those of its search; the data must have the same fingerprint.
+
+    Args:
+        path: The ticket file.
+    """
+    _check_other(path, out)
+    from tombola import ticket
+    from tombola.errors import CannotWrite
+    from tombola.files import check_writable, write_all
+    from tombola.search.isolation import isolate
+
+    found = ticket.load(path)
+    if out.is_dir():
+        raise CannotWrite(f"{out} is a folder, and a file should be written there. Choose another path.")
+    check_writable(out.parent)
+    done = isolate(found, model=model, data=data, device=device, workers=workers)
+    write_all({out: done.encoded()})
+    if json:
+        print_json(
+            {
+                "test_accuracy": done.test_accuracy,
+                "reported": done.reported,
+                "test_examples": done.test_examples,
+                "iterations": done.outcome.iterations,
+                "unlike": list(done.unlike),
+                "ticket": found.digest,
+                "trained": str(out),
+            }
+        )
+        return
+    reported = "none" if done.reported is None else f"{100 * done.reported:.2f} %"
+    print(f"test accuracy: {100 * done.test_accuracy:.2f} %, reported: {reported}")
+    print(f"trained: {out}")
+
+
+def _check_other(path: Path, out: Path) -> None:
+    """Refuse to write over the ticket itself."""
+    if out.exists() and path.exists() and out.samefile(path):
+        raise InvalidValue(f"{out} is the ticket itself, and would be lost. Choose another file for --out.")
+
+
+def _recorded(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Give the tied names that the search wrote down; anything else in their place counts as none."""
+    tied = provenance.get("tied")
+    return {str(name): str(other) for name, other in tied.items()} if isinstance(tied, Mapping) else {}
+
+
+def _tied(provenance: Mapping[str, Any], model: str) -> dict[str, str]:
+    """Give the further names of tied parameters, which only the network knows."""
+    from tombola import models
+
+    shape, classes = provenance.get("input_shape"), provenance.get("classes")
+    if not isinstance(shape, list) or not all(type(n) is int for n in shape) or type(classes) is not int:
+        raise InvalidValue(
+            "the ticket does not say the shape of its inputs and the number of classes, without which its network "
+            "cannot be built. Leave --model out, and load the file with strict=False."
+        )
+    if ":" in model:
+        return models.tied_names(models.call_factory(models.from_path(model), tuple(shape), classes))
+    return models.tied_names(models.build(model, tuple(shape), classes))
+
+
+def _overlap_json(one: "Overlap") -> dict[str, Any]:
+    return {"first": one.first, "second": one.second, "both": one.shared, "size": one.size, "jaccard": one.jaccard}
+
+
+def _short(value: Any) -> str:
+    text = dumps(value)
+    return text if len(text) <= _SHORT else f"{text[: _SHORT - 3]}..."

@@ -273,6 +273,7 @@ def _about(setup: Setup) -> dict[str, Any]:
         "classes": dataset.classes,
         "engine": "plain",
         "device": settings.device,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "strategy": settings.strategy,
         "criterion": settings.criterion,
         "allocation": setup.pruner.allocation.name,
@@ -286,6 +287,7 @@ def _about(setup: Setup) -> dict[str, Any]:
         "recipe": dict(setup.recipe.as_json()),
         "recipe_digest": setup.recipe.digest,
         "skipped": dict(setup.scope.skipped),
+        "tied": dict(setup.tied),
         "macs_not_counted": list(setup.uncounted),
         "versions": {
             "tombola": tombola.__version__,

@@ -112,13 +112,13 @@ def prepare(settings: Settings) -> Setup:
         TombolaError: a name that is not known, data that are not here or too few, a model with nothing to prune, an
             impossible density, a layer that would be emptied: everything that can be known now is refused now.
     """
-    _check_device(settings.device)
+    check_device(settings.device)
     criterion = _criterion(settings.criterion)
     controls = _controls(settings)
     splits = Splits(partial(load, settings.data))
     dataset = splits.dataset
     model = settings.model or ("conv-2" if dataset.name == "cifar-10" else "lenet-300-100")
-    build = _builder(model, dataset)
+    build = builder(model, dataset)
     recipe = _recipe(settings, model, dataset.name)
     seed = Seed(settings.seed)
     BatchOrder(len(splits(seed).train_y), recipe.batch_size, seed)
@@ -153,7 +153,12 @@ def prepare(settings: Settings) -> Setup:
     )
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raise unless the device is here.
+
+    Raises:
+        InvalidValue: it is no CPU or CUDA device, or not on this machine.
+    """
     try:
         kind = torch.device(device)
     except RuntimeError:
@@ -187,7 +192,12 @@ def _controls(settings: Settings) -> dict[str, Control]:
     return {name: CONTROLS[name] for name in settings.controls}
 
 
-def _builder(model: str, dataset: Dataset) -> partial[nn.Module]:
+def builder(model: str, dataset: Dataset) -> partial[nn.Module]:
+    """Give what builds a network for a data set, by name or dotted path; it can be sent to another process.
+
+    Raises:
+        InvalidValue: a dotted path that leads nowhere.
+    """
     if ":" in model:
         return partial(models.call_factory, models.from_path(model), dataset.input_shape, dataset.classes)
     return partial(models.build, model, dataset.input_shape, dataset.classes)

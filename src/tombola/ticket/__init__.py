@@ -6,10 +6,24 @@ Proved by: ``tests/ticket`` (same bytes in every process; every truncation and e
 """
 
 from tombola.ticket.decode import decode
+from tombola.ticket.diff import Difference, TensorDifference, diff
 from tombola.ticket.encode import encode
 from tombola.ticket.file import load, save
 from tombola.ticket.network import encode_network
 from tombola.ticket.ticket import Ticket
 from tombola.ticket.verify import Check, Verification, verify
 
-__all__ = ["Check", "Ticket", "Verification", "decode", "encode", "encode_network", "load", "save", "verify"]
+__all__ = [
+    "Check",
+    "Difference",
+    "TensorDifference",
+    "Ticket",
+    "Verification",
+    "decode",
+    "diff",
+    "encode",
+    "encode_network",
+    "load",
+    "save",
+    "verify",
+]

@@ -6,11 +6,12 @@ from functools import cached_property
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tombola.errors import InvalidValue
 from tombola.prune import masks as mask_tools
 from tombola.ticket import canonical
+from tombola.ticket.adopt import adopt
 from tombola.ticket.payload import describe, pack, seal
 from tombola.types import Masks, Params
 
@@ -99,6 +100,34 @@ class Ticket:
         """SHA-256 over the tensors and the provenance, in hexadecimal; any change to either changes it."""
         tensors = pack(self.start, self.masks, self.buffers)
         return seal(tensors, describe(self.start, self.masks, self.buffers), self.provenance)[0]
+
+    def apply_to(self, model: nn.Module) -> dict[str, Tensor]:
+        """Put this ticket into a network, in place: its start values, zeros where pruned, and its buffers.
+
+        Tensors are matched by name and shape, all of them; a tied parameter goes by any of its names. Values are
+        converted to the network's dtypes. Nothing keeps the pruned weights at zero in training; for that give the
+        masks to a trainer, or to :mod:`tombola.attach`.
+
+        Args:
+            model: a network with the tensors of the one that the ticket was found on, on any device.
+
+        Returns:
+            parameter name -> bool mask, copies on the parameters' devices, under the names of ``named_parameters``.
+
+        Raises:
+            ShapeMismatch: a name that only one of the two has, or another shape; the network is left as it was.
+            InvalidValue: a tensor of the network that has no values yet, or of a dtype that cannot hold the ticket's.
+
+        Example:
+            >>> net = nn.Linear(2, 1, bias=False)
+            >>> Ticket({"weight": torch.ones(1, 2)}, {"weight": torch.tensor([[True, False]])}).apply_to(net)
+            {'weight': tensor([[ True, False]])}
+            >>> net.weight.tolist()
+            [[1.0, 0.0]]
+        """
+        found_on = self.provenance.get("model")
+        origin = repr(found_on)[:80] if isinstance(found_on, str) else "a network that it does not name"
+        return adopt(model, self.start, self.masks, self.buffers, origin)
 
     def __eq__(self, other: object) -> bool:
         return self.digest == other.digest if isinstance(other, Ticket) else NotImplemented
