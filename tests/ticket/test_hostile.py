@@ -263,7 +263,7 @@ def test_what_is_no_file_is_explained(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"")
     cases = {
         tmp_path / "missing": "there is no file",
-        tmp_path: "cannot be read|no ordinary file",
+        tmp_path: "is a folder|no ordinary file",
         tmp_path / "pipe": "no ordinary file",
         tmp_path / "secret" / "x": "cannot be read",
         tmp_path / "\0": "cannot be read",

@@ -53,6 +53,8 @@ def read(path: Path | str) -> bytes:
             return first + header + file.read()
     except FileNotFoundError as error:
         raise TicketError(f"there is no file {where}; a ticket was to be read from it. Look at the path.") from error
+    except IsADirectoryError as error:
+        raise TicketError(f"{where} is a folder, and a ticket is one file. Give the file's path.") from error
     except (OSError, ValueError) as error:
         raise TicketError(f"{where} cannot be read: {error}. Give a path that you may read.") from error
 
