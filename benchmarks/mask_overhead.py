@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import processor
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -70,7 +71,7 @@ def main() -> None:
                 "tombola": tombola.__version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
-                "processor": _processor(arguments.device),
+                "processor": processor(arguments.device),
                 "cores": os.cpu_count(),
                 "threads": arguments.threads,
                 "device": arguments.device,
@@ -137,16 +138,6 @@ def _timed(step: Callable[[], None], device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter() - began
-
-
-def _processor(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

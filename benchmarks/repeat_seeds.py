@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import processor
 
 import tombola
 from tombola.files import write_all
@@ -34,7 +35,7 @@ def main() -> None:
             "tombola": tombola.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "seeds": len(rows),
             "wins_at_some_gate": wins,
@@ -68,14 +69,6 @@ def _one(seed: int) -> dict[str, Any]:
             if level["gate"]
         ],
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":
