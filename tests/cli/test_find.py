@@ -223,3 +223,9 @@ def test_ctrl_c_or_a_polite_kill_ends_it_with_130_and_one_line(tmp_path: Path, n
     assert "Traceback" not in err
     assert out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dense_network_that_has_hardly_learned_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["find", "--lr", "1e-9", "--iterations", "2", "--rounds", "1", "--replicates", "1", "--dense-runs", "1"]
+    assert main([*words, "--workers", "1", "--controls", "none", "--out", str(tmp_path)]) == 0
+    assert "hardly learned says little" in " ".join(capsys.readouterr().out.split())

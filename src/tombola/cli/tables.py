@@ -1,7 +1,7 @@
 """A finding as a table and sentences for a person."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -55,7 +55,7 @@ def _show_rest(finding: Finding, screen: Console) -> None:
         screen.print(f"Family {one.replicate} left the search at level {one.level}: {one.arm} {one.sentence}.")
     if about["skipped"]:
         screen.print("Not pruned: " + ", ".join(f"{name} ({why})" for name, why in about["skipped"].items()) + ".")
-    for note in finding.judgement.notes:
+    for note in (*finding.judgement.notes, *_on_learning(finding)):
         screen.print(f"Note: {note}")
     screen.print(
         f"Cost: {cost.iterations:,} training iterations = {cost.dense_trainings:.1f} dense trainings, "
@@ -70,6 +70,17 @@ def _show_rest(finding: Finding, screen: Console) -> None:
         screen.print(f"Trained sparse network: {finding.files['trained']}")
     else:
         screen.print("Nothing was saved.")
+
+
+def _on_learning(finding: Finding) -> Iterator[str]:
+    """Warn where matching the dense network means little, because it has hardly learned."""
+    runs = [run.test_accuracy for runs in finding.dense.values() for run in runs]
+    mean, chance = sum(runs) / len(runs), 1 / finding.about["classes"]
+    if mean < (1 + chance) / 2:
+        yield (
+            f"The dense networks reach {100 * mean:.1f} %, where chance is {100 * chance:.1f} %: to match one that has "
+            "hardly learned says little. Train longer, or at another learning rate."
+        )
 
 
 def _arm_cells(level: LevelSummary, arm: str, used: set[int], alpha: float) -> tuple[str, str]:
