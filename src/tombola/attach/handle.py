@@ -11,9 +11,10 @@ from torch.nn.utils import stateless
 
 from tombola.attach.pinned import Pinned, pinned_by
 from tombola.attach.places import holders, resolve, unwrap
-from tombola.attach.ranks import check_equal, fingerprint
+from tombola.attach.ranks import check_equal
 from tombola.attach.steps import pin, unwatch_steps
 from tombola.errors import InvalidValue, ShapeMismatch
+from tombola.prune.masks import fingerprint
 from tombola.types import Masks
 
 _MARK: Final = "_tombola_attached"

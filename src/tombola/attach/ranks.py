@@ -1,30 +1,10 @@
 """One mask on every rank."""
 
-import hashlib
-
 from torch import distributed
 
 from tombola.errors import RanksDiffer
-from tombola.prune.masks import kept, pack
+from tombola.prune.masks import fingerprint, kept
 from tombola.types import Masks
-
-
-def fingerprint(masks: Masks) -> str:
-    """Hash masks: names, shapes and bits, whatever the device and the order of the names.
-
-    Returns:
-        64 hexadecimal digits; equal for equal masks.
-
-    Example:
-        >>> import torch
-        >>> fingerprint({"w": torch.tensor([True, False])})[:8]
-        '86797083'
-    """
-    digest = hashlib.sha256(b"tombola masks 1\n")
-    for name in sorted(masks):
-        digest.update(f"{len(name)} {name} {tuple(masks[name].shape)}\n".encode())
-        digest.update(pack(masks[name]).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def check_equal(masks: Masks) -> None:

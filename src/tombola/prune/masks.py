@@ -1,5 +1,6 @@
 """Masks: which weights are in the subnetwork, and what can be said of two such choices."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -205,6 +206,23 @@ def unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
     if bool(flat[size:].any()):
         raise ShapeMismatch(f"a padding bit of a packed mask of shape {tuple(shape)} is set; it was not packed here.")
     return flat[:size].reshape(shape)
+
+
+def fingerprint(masks: Masks) -> str:
+    """Hash masks: names, shapes and bits, whatever the device and the order of the names.
+
+    Returns:
+        64 hexadecimal digits; equal for equal masks.
+
+    Example:
+        >>> fingerprint({"w": torch.tensor([True, False])})[:8]
+        '86797083'
+    """
+    digest = hashlib.sha256(b"tombola masks 1\n")
+    for name in sorted(masks):
+        digest.update(f"{len(name)} {name} {tuple(masks[name].shape)}\n".encode())
+        digest.update(pack(masks[name]).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def per_layer(masks: Masks) -> Mapping[str, tuple[int, int]]:
