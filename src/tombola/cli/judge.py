@@ -7,12 +7,23 @@ from cyclopts import Parameter
 
 from tombola.cli.words import densities, print_json
 
+_MARGIN = 0.005
+
 
 def judge(
     results: Path,
     /,
     *,
-    margin: Annotated[float, Parameter(help="Accuracy that may be lost, as a fraction.")] = 0.005,
+    score: Annotated[
+        str, Parameter(help="What the test_accuracy columns hold: accuracy, or any score of which more is better.")
+    ] = "accuracy",
+    margin: Annotated[
+        float | None,
+        Parameter(
+            help="How much of the score may be lost: of accuracy a fraction. "
+            f"[default: {_MARGIN:g} for accuracy, none for another score]"
+        ),
+    ] = None,
     gates: Annotated[
         str | None, Parameter(help="Comma list of densities at which to certify. [default: every density in the file]")
     ] = None,
@@ -29,9 +40,11 @@ def judge(
     """
     from tombola import stats
 
-    table = stats.read_csv(results)
+    scale = stats.Scale(score)
+    allowed = scale.check_margin(_MARGIN if margin is None and scale.is_accuracy else margin)
+    table = stats.read_csv(results, score=scale)
     chosen = densities(gates) or table.densities
-    judgement = stats.judge(table, margin=margin, gates=chosen, alpha=alpha)
+    judgement = stats.judge(table, margin=allowed, gates=chosen, alpha=alpha, score=scale)
     if json:
         print_json(stats.as_json(judgement))
     else:

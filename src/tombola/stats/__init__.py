@@ -1,8 +1,8 @@
-"""The verdict: from the accuracies of replicates to a claim with a known error rate.
+"""The verdict: from the scores of replicates to a claim with a known error rate.
 
-Lives here: the tests on paired differences, the sequence over densities, power, the estimate, the judge, and results as
-CSV. May import: numpy, scipy (inside functions; it is slow to import), tombola.errors, tombola.types. No torch.
-Proved by: tests/stats, where each test's error rate is simulated.
+Lives here: the tests on paired differences, the sequence over densities, power, the estimate, the judge, what a score
+is, and results as CSV. May import: numpy, scipy (inside functions; it is slow to import), tombola.errors,
+tombola.types. No torch. Proved by: tests/stats, where each test's error rate is simulated.
 """
 
 from tombola.stats.comparison import Comparison, ControlComparison, MeanInterval, SpeedComparison
@@ -12,11 +12,13 @@ from tombola.stats.judgement import Judgement, LevelVerdict, Verdict, as_json
 from tombola.stats.paired import effect_size, equivalence, non_inferiority, sign_flip, superiority, t_test
 from tombola.stats.power import detectable_gap, power_non_inferiority, required_replicates
 from tombola.stats.results import LevelResults, Results, Run, drop_incomplete
+from tombola.stats.scale import ACCURACY, Scale
 from tombola.stats.sequence import default_gates, holm, passed
 from tombola.stats.table import read_csv, write_csv
 from tombola.stats.verdict import judge
 
 __all__ = [
+    "ACCURACY",
     "Comparison",
     "ControlComparison",
     "Estimate",
@@ -26,6 +28,7 @@ __all__ = [
     "MeanInterval",
     "Results",
     "Run",
+    "Scale",
     "SpeedComparison",
     "Verdict",
     "as_json",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,10 +30,14 @@ class MeanInterval:
     low: float
     high: float
 
+    def times(self, unit: float) -> MeanInterval:
+        """Return the same in a smaller unit."""
+        return MeanInterval(self.mean * unit, self.low * unit, self.high * unit)
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ticket against dense, accuracies as fractions.
+    """Ticket against dense, in the units of the score: accuracies are fractions.
 
     Attributes:
         n: replicates.
@@ -46,7 +50,7 @@ class Comparison:
         effect: Hedges' g_z; ``None`` below three replicates or without spread.
         non_inferior: p < alpha, with at least three replicates.
         inferior: the upper limit is below ``-margin``, with at least three replicates.
-        ticket: the ticket's accuracy.
+        ticket: the ticket's score.
         dense: the dense network's.
     """
 
@@ -62,6 +66,18 @@ class Comparison:
     inferior: bool
     ticket: MeanInterval
     dense: MeanInterval
+
+    def times(self, unit: float) -> Comparison:
+        """Return the same in a smaller unit; p values and the effect have none."""
+        return replace(
+            self,
+            mean=self.mean * unit,
+            sd=None if self.sd is None else self.sd * unit,
+            lower=self.lower * unit,
+            upper=self.upper * unit,
+            ticket=self.ticket.times(unit),
+            dense=self.dense.times(unit),
+        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,7 @@ class SpeedComparison:
 
 @dataclass(frozen=True)
 class ControlComparison:
-    """Ticket against one control at the same density, accuracies as fractions.
+    """Ticket against one control at the same density, in the units of the score.
 
     Attributes:
         n: replicates.
@@ -111,7 +127,7 @@ class ControlComparison:
         equivalent: p_equivalence < alpha, with at least three replicates.
         required_replicates: that would show superiority with power 0.8 if the observed mean and spread are the truth;
             ``None`` for more than 1000, or when the control is ahead.
-        control: the control's accuracy.
+        control: the control's score.
     """
 
     n: int
@@ -126,6 +142,16 @@ class ControlComparison:
     required_replicates: int | None
     control: MeanInterval
 
+    def times(self, unit: float) -> ControlComparison:
+        """Return the same in a smaller unit; p values have none."""
+        return replace(
+            self,
+            mean=self.mean * unit,
+            lower=self.lower * unit,
+            upper=self.upper * unit,
+            control=self.control.times(unit),
+        )
+
 
 def mean_interval(values: ArrayLike, alpha: float) -> MeanInterval:
     """Return the mean of ``[R]`` values with its two-sided t interval."""
@@ -134,7 +160,7 @@ def mean_interval(values: ArrayLike, alpha: float) -> MeanInterval:
 
 
 def compare_with_dense(ticket: Floats, dense: Floats, *, margin: float, alpha: float, seed: int = 0) -> Comparison:
-    """Compare ``[R]`` accuracies of tickets with those of their families' dense networks."""
+    """Compare ``[R]`` scores of tickets with those of their families' dense networks."""
     difference = differences(ticket, dense)
     test = t_test(difference, null=-margin, alpha=alpha)
     # The same test from the other side: its p is below alpha when the upper limit is below -margin.
@@ -191,7 +217,7 @@ def compare_speed(
 def compare_with_controls(
     ticket: Floats, controls: Mapping[str, Floats], *, margin: float, alpha: float
 ) -> dict[str, ControlComparison]:
-    """Compare ``[R]`` accuracies of tickets with each control's, Holm-adjusted over the controls."""
+    """Compare ``[R]`` scores of tickets with each control's, Holm-adjusted over the controls."""
     gaps = {name: differences(ticket, values) for name, values in controls.items()}
     tests = {name: t_test(gap, alpha=alpha) for name, gap in gaps.items()}
     adjusted = dict(zip(tests, holm([float(test.p_greater) for test in tests.values()]), strict=True))

@@ -10,6 +10,7 @@ from enum import Enum
 
 from tombola.stats.comparison import Comparison, ControlComparison, SpeedComparison
 from tombola.stats.estimate import Estimate
+from tombola.stats.scale import Scale
 
 
 class Verdict(Enum):
@@ -46,12 +47,12 @@ class LevelVerdict:
         density: fraction of the prunable weights kept.
         gate: whether this level is part of the fixed sequence.
         certified: a gate at or before the certified density of the budget certificate.
-        verdict: on test accuracy after the full budget, and on the controls.
+        verdict: on the test score after the full budget, and on the controls.
         clauses: ``"budget"``, ``"early"`` and ``"speed"`` -> matches, loses, cannot tell or not applicable, each
             tested at this level alone.
         sentence: the verdict for a person, with its numbers.
-        budget: test accuracy after the last iteration, against dense.
-        early: test accuracy at the early-stop iteration; ``None`` where it was not kept.
+        budget: the test score after the last iteration, against dense.
+        early: the test score at the early-stop iteration; ``None`` where it was not kept.
         speed: early-stop iteration; ``None`` where it was not kept or does not apply.
         controls: name -> ticket against that control.
         required_replicates: when the verdict is "cannot tell", how many would tell with power 0.8 if the observed
@@ -87,7 +88,9 @@ class Judgement:
         replicates: the families used.
         dense_runs: how many dense runs each of them has.
         dropped: a sentence for each family left out.
-        margin: accuracy that may be lost, a fraction.
+        score: what the networks are scored by, ``"accuracy"`` or another name; every mean, limit and spread is in its
+            units, accuracies being fractions.
+        margin: what of it may be lost.
         alpha: one-sided level of every test.
         eta: share by which the early-stop iteration may be later.
         lottery: whether the survivors restart from initial values, so that a lottery effect can be claimed at all.
@@ -104,6 +107,7 @@ class Judgement:
     replicates: tuple[int, ...]
     dense_runs: tuple[int, ...]
     dropped: tuple[str, ...]
+    score: str
     margin: float
     alpha: float
     eta: float
@@ -111,8 +115,13 @@ class Judgement:
     notes: tuple[str, ...]
 
     @property
+    def scale(self) -> Scale:
+        """How scores and differences of this study are written."""
+        return Scale(self.score).fitted(self.margin)
+
+    @property
     def certified_density(self) -> float | None:
-        """The sparsest density certified by accuracy after the full budget."""
+        """The sparsest density certified by the test score after the full budget."""
         return self.certified["budget"]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from tombola.stats.judgement import LevelVerdict
 from tombola.stats.power import power_non_inferiority
 from tombola.stats.results import Results
+from tombola.stats.scale import ACCURACY, Scale
 from tombola.stats.wording import counted, percent, points
 
 EXPLORATORY_BELOW = 5
@@ -16,13 +17,13 @@ LARGE_MARGIN = 0.05
 
 
 def notes_on(
-    results: Results, gates: Sequence[LevelVerdict], margin: float, alpha: float, dropped: int
+    results: Results, gates: Sequence[LevelVerdict], margin: float, alpha: float, dropped: int, scale: Scale = ACCURACY
 ) -> tuple[str, ...]:
     """Collect the notes on complete results and the verdicts at their gates."""
     return (
         *_on_replicates(results, alpha, dropped),
-        *_on_power(len(results.replicates), gates, margin, alpha),
-        *_on_margin(results, margin, alpha),
+        *_on_power(len(results.replicates), gates, margin, alpha, scale),
+        *_on_margin(results, margin, alpha, scale),
         *_on_censoring(results, gates),
         "Where replicates share a test set, every claim is conditional on it: more replicates do not average out its "
         "sampling error.",
@@ -50,29 +51,30 @@ def _on_replicates(results: Results, alpha: float, dropped: int) -> Iterator[str
         yield "With a single dense run in a replicate its noise enters every level; three dense runs are usual."
 
 
-def _on_power(count: int, gates: Sequence[LevelVerdict], margin: float, alpha: float) -> Iterator[str]:
+def _on_power(count: int, gates: Sequence[LevelVerdict], margin: float, alpha: float, scale: Scale) -> Iterator[str]:
     spreads = [gate.budget.sd for gate in gates if gate.budget.sd is not None]
     flat = [percent(gate.density) for gate in gates if gate.budget.sd == 0]
     if flat:
         yield (
             f"At {', '.join(flat)} all differences are equal, so nothing is known of their spread and the limits have "
-            "no width; is the accuracy fine enough?"
+            f"no width; is the {scale.name} fine enough?"
         )
     if spreads and count > 2:
         spread = statistics.median(spreads)
         power = power_non_inferiority(count, 0.0, spread, margin, alpha)
         yield (
-            f"Power: with {counted(count, 'replicate')} and the median spread of {points(spread, signed=False)} "
-            f"points, a ticket exactly as good as dense passes one gate with probability {power:.2f}."
+            f"Power: with {counted(count, 'replicate')} and the median spread of "
+            f"{scale.amount(spread, signed=False)}, a ticket exactly as good as dense passes one gate with probability "
+            f"{power:.2f}."
         )
 
 
-def _on_margin(results: Results, margin: float, alpha: float) -> Iterator[str]:
-    if margin > LARGE_MARGIN:
+def _on_margin(results: Results, margin: float, alpha: float, scale: Scale) -> Iterator[str]:
+    if scale.is_accuracy and margin > LARGE_MARGIN:
         yield f"The margin of {points(margin, signed=False)} points is large; was it meant as a percentage?"
     if margin == 0:
         yield f"A margin of 0 asks for better than dense: an equally good ticket passes with probability {alpha:g}."
-    examples = _test_examples(results, margin)
+    examples = _test_examples(results, margin) if scale.is_accuracy else None
     if examples is not None:
         yield (
             f"Resolution: every accuracy is a multiple of 1/{examples}, steps of {points(1 / examples, signed=False)} "

@@ -20,7 +20,8 @@ MIN_REPLICATES = 3
 """Below it no test decides: two differences say nothing about their spread, and a t quantile of 6.3 hides it."""
 
 TOLERANCE = 1e-12
-"""Differences of accuracies are multiples of one over the number of test images; anything smaller is rounding."""
+"""Differences of accuracies are multiples of one over the number of test images; anything smaller is rounding.
+Other scores are brought to this size first."""
 
 _EXACT_UP_TO = 20
 _SAMPLES = 100_000

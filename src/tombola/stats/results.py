@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tombola.errors import InvalidResults
+from tombola.stats.scale import ACCURACY, Scale
 from tombola.stats.wording import listed, percent
 
 
 @dataclass(frozen=True)
 class Run:
     """One trained network.
+
+    The two accuracies keep their names where networks are scored by something else: they then hold that score, larger
+    is better, and the :class:`~tombola.stats.scale.Scale` given with the results names it.
 
     Attributes:
         test_accuracy: after the last iteration, a fraction; NaN for a dense run that diverged.
@@ -70,13 +74,14 @@ class Results:
         return tuple(level.density for level in self.levels)
 
 
-def drop_incomplete(results: Results) -> tuple[Results, tuple[str, ...]]:
+def drop_incomplete(results: Results, *, score: Scale = ACCURACY) -> tuple[Results, tuple[str, ...]]:
     """Keep the replicates that have a result in every cell, so that all levels speak about the same families.
 
     A replicate without a dense run, or with a run missing in any arm that was run at a level, leaves every level.
 
     Args:
         results: a study, possibly with ``None`` or NaN cells.
+        score: what its networks are scored by.
 
     Returns:
         The study on the complete replicates (perhaps none), and a sentence for each replicate left out.
@@ -84,7 +89,7 @@ def drop_incomplete(results: Results) -> tuple[Results, tuple[str, ...]]:
     Raises:
         InvalidResults: the parts do not fit together; see :func:`check`.
     """
-    check(results)
+    check(results, score)
     kept: list[int] = []
     dropped: list[str] = []
     for index, replicate in enumerate(results.replicates):
@@ -122,12 +127,13 @@ def _absent(run: Run | None) -> bool:
     return run is None or math.isnan(run.test_accuracy)
 
 
-def check(results: Results) -> None:
+def check(results: Results, score: Scale = ACCURACY) -> None:
     """Refuse results whose parts do not fit together.
 
     Raises:
         InvalidResults: no level, levels not dense to sparse or outside (0, 1), a level without tickets, an arm or the
-            dense runs not aligned with the replicates, a replicate named twice, or an accuracy outside [0, 1].
+            dense runs not aligned with the replicates, a replicate named twice, an accuracy outside [0, 1], or another
+            score that is infinite.
     """
     count = len(results.replicates)
     if len(set(results.replicates)) != count:
@@ -152,13 +158,9 @@ def check(results: Results) -> None:
                     f"{name} at density {level.density:g} has {len(runs)} runs for {count} replicates. "
                     "Put None where a run is missing."
                 )
-    _check_accuracies(results)
-
-
-def _check_accuracies(results: Results) -> None:
     everything = [run for runs in results.dense for run in runs]
     everything += [run for level in results.levels for runs in level.arms.values() for run in runs if run is not None]
     for run in everything:
-        for value in (run.test_accuracy, run.test_accuracy_at_early_stop):
-            if value is not None and not math.isnan(value) and not 0 <= value <= 1:
-                raise InvalidResults(f"there is an accuracy of {value:g}. Accuracies are fractions in [0, 1].")
+        score.check_value(run.test_accuracy)
+        if run.test_accuracy_at_early_stop is not None:
+            score.check_value(run.test_accuracy_at_early_stop)

@@ -8,22 +8,22 @@ from tombola.stats.comparison import Comparison, ControlComparison
 from tombola.stats.estimate import Estimate
 from tombola.stats.judgement import LevelVerdict, Verdict
 from tombola.stats.paired import MIN_REPLICATES
+from tombola.stats.scale import Scale
 from tombola.stats.wording import (
     at_most_thousand,
     counted,
-    digits_apart,
     level_of,
     listed,
     p_text,
     percent,
-    points,
 )
 
 
-def _certificate(name: str, *, lottery: bool = True) -> str:
+def _certificate(name: str, scale: Scale, *, lottery: bool = True) -> str:
     """Name a certificate; survivors that keep trained values have had more iterations than the dense network."""
-    budget = "accuracy after the same number of iterations" if lottery else "accuracy after the last iteration"
-    return {"budget": budget, "early": "accuracy at the early stop", "speed": "speed"}[name]
+    budget = "after the same number of iterations" if lottery else "after the last iteration"
+    named = {"budget": f"{scale.name} {budget}", "early": f"{scale.name} at the early stop", "speed": "speed"}
+    return named[name]
 
 
 def level(
@@ -33,18 +33,21 @@ def level(
     controls: Mapping[str, ControlComparison],
     needed: int | None,
     *,
+    scale: Scale,
     margin: float,
     alpha: float,
     lottery: bool,
 ) -> str:
     """Say the verdict at one density, with the numbers it rests on."""
-    claim = f"{verdict.sentence.format(density=percent(density))}: {accuracy(verdict, budget, margin, alpha)}"
+    claim = (
+        f"{verdict.sentence.format(density=percent(density))}: {against_dense(verdict, budget, scale, margin, alpha)}"
+    )
     if verdict is Verdict.CANNOT_TELL:
         return f"{claim}; {_would_tell(budget, needed)}."
     if verdict is Verdict.LOSES:
         return f"{claim}."
     if verdict is Verdict.WINS:
-        return f"{claim}, above {_superior(controls)}."
+        return f"{claim}, above {_superior(controls, scale)}."
     if not lottery:
         return (
             f"{claim}. The survivors keep trained values and were trained for longer in all than the dense network, so "
@@ -53,15 +56,15 @@ def level(
     if not controls:
         return f"{claim}. No control was run at this level, so nothing is claimed about a lottery effect."
     if verdict is Verdict.MATCHES_NO_EFFECT:
-        return f"{claim}. {_equivalent(controls, margin)}"
-    return f"{claim}. Whether there is a lottery effect cannot be told: {_undecided(controls)}."
+        return f"{claim}. {_equivalent(controls, scale, margin)}"
+    return f"{claim}. Whether there is a lottery effect cannot be told: {_undecided(controls, scale)}."
 
 
-def accuracy(verdict: Verdict, budget: Comparison, margin: float, alpha: float) -> str:
+def against_dense(verdict: Verdict, budget: Comparison, scale: Scale, margin: float, alpha: float) -> str:
     """Say the difference with the limit its verdict rests on."""
     decisive = budget.upper if verdict is Verdict.LOSES else budget.lower
-    digits = digits_apart(decisive, -margin)
-    lower, upper = points(budget.lower, digits=digits), points(budget.upper, digits=digits)
+    digits = scale.digits_apart(decisive, -margin)
+    lower, upper = scale.difference(budget.lower, digits=digits), scale.difference(budget.upper, digits=digits)
     if budget.sd is None:
         limit = "no interval"
     elif verdict is Verdict.CANNOT_TELL:
@@ -71,8 +74,8 @@ def accuracy(verdict: Verdict, budget: Comparison, margin: float, alpha: float) 
     else:
         limit = f"{level_of(1 - alpha)} lower limit {lower}"
     return (
-        f"test accuracy {points(budget.mean, digits=digits)} points against dense "
-        f"(n = {budget.n}, {limit}, margin {points(margin, signed=False, digits=digits)})"
+        f"test {scale.name} {scale.amount(budget.mean, digits=digits)} against dense "
+        f"(n = {budget.n}, {limit}, margin {scale.difference(margin, signed=False, digits=digits)})"
     )
 
 
@@ -83,26 +86,26 @@ def _would_tell(budget: Comparison, needed: int | None) -> str:
     return f"{at_most_thousand(needed)} replicates would tell with power 0.8 if this mean and spread are the truth"
 
 
-def _superior(controls: Mapping[str, ControlComparison]) -> str:
+def _superior(controls: Mapping[str, ControlComparison], scale: Scale) -> str:
     """Name every control with its gap; Holm is named once, where there is something to adjust for."""
     kind = "Holm p" if len(controls) > 1 else "p"
     parts = []
     for name, control in controls.items():
-        parts.append(f"{name} by {points(control.mean, signed=False)} ({kind} {p_text(control.p_holm)})")
+        parts.append(f"{name} by {scale.difference(control.mean, signed=False)} ({kind} {p_text(control.p_holm)})")
         kind = "p"
     return listed(parts)
 
 
-def _equivalent(controls: Mapping[str, ControlComparison], margin: float) -> str:
+def _equivalent(controls: Mapping[str, ControlComparison], scale: Scale, margin: float) -> str:
     parts = [
-        f"{name} ({points(control.mean)} points, equivalence p {p_text(control.p_equivalence)})"
+        f"{name} ({scale.amount(control.mean)}, equivalence p {p_text(control.p_equivalence)})"
         for name, control in controls.items()
         if control.equivalent
     ]
-    return f"It is within {points(margin, signed=False)} points, either way, of {listed(parts)}."
+    return f"It is within {scale.amount(margin, signed=False)}, either way, of {listed(parts)}."
 
 
-def _undecided(controls: Mapping[str, ControlComparison]) -> str:
+def _undecided(controls: Mapping[str, ControlComparison], scale: Scale) -> str:
     parts = []
     for name, control in controls.items():
         if control.superior:
@@ -111,14 +114,14 @@ def _undecided(controls: Mapping[str, ControlComparison]) -> str:
         if control.mean > 0:
             more = f", {at_most_thousand(control.required_replicates)} replicates would show it if real"
         kind = "Holm p" if len(controls) > 1 else "p"
-        parts.append(f"{name} ({points(control.mean)} points, {kind} {p_text(control.p_holm)}{more})")
+        parts.append(f"{name} ({scale.amount(control.mean)}, {kind} {p_text(control.p_holm)}{more})")
     return f"the ticket is shown neither better than {' or '.join(parts)} nor equal to it"
 
 
-def standing(gate: bool, reached: bool, certified: float | None) -> str:
-    """Say where a level stands in the budget certificate, which is about accuracy, not about controls."""
+def standing(gate: bool, reached: bool, certified: float | None, scale: Scale) -> str:
+    """Say where a level stands in the budget certificate, which is about the score, not about controls."""
     if reached and certified is not None:
-        return f"Certified to {percent(certified)} by accuracy."
+        return f"Certified to {percent(certified)} by {scale.name}."
     if not gate:
         return "Not a gate, so not certified."
     return "Not certified." if certified is None else f"Not certified; the certificate ends at {percent(certified)}."
@@ -132,13 +135,15 @@ def overall(
     estimate: Estimate,
     dropped: Sequence[str],
     *,
+    scale: Scale,
     lottery: bool,
 ) -> str:
     """Say the whole judgement in one paragraph."""
-    known = main.sentence.removesuffix(" " + standing(main.gate, main.certified, certified["budget"]))
-    parts = [known, _certificates(certified, not_applicable, gates, lottery=lottery)]
+    known = main.sentence.removesuffix(" " + standing(main.gate, main.certified, certified["budget"], scale))
+    parts = [known, _certificates(certified, not_applicable, gates, scale=scale, lottery=lottery)]
     parts += [
-        f"{_certificate(name).capitalize()} was not judged: {why.rstrip('.')}." for name, why in not_applicable.items()
+        f"{_capitalised(_certificate(name, scale))} was not judged: {why.rstrip('.')}."
+        for name, why in not_applicable.items()
     ]
     parts.append(_crossing(estimate))
     if dropped:
@@ -151,15 +156,16 @@ def _certificates(
     not_applicable: Mapping[str, str],
     gates: Sequence[float],
     *,
+    scale: Scale,
     lottery: bool,
 ) -> str:
     reached = [
-        f"to {percent(density)} by {_certificate(name, lottery=lottery)}"
+        f"to {percent(density)} by {_certificate(name, scale, lottery=lottery)}"
         for name, density in certified.items()
         if density is not None
     ]
     failed = [
-        f"by {_certificate(name, lottery=lottery)}"
+        f"by {_certificate(name, scale, lottery=lottery)}"
         for name, density in certified.items()
         if density is None and name not in not_applicable
     ]
@@ -167,6 +173,11 @@ def _certificates(
     if not reached:
         return f"No density is certified {' or '.join(failed)} {tested}."
     return f"Certified {listed(reached)} {tested}." + (f" Not certified {' or '.join(failed)}." if failed else "")
+
+
+def _capitalised(text: str) -> str:
+    """Begin a sentence; a first word with capitals of its own, such as mIoU, stays as it is."""
+    return text[0].upper() + text[1:] if text.split()[0].islower() else text
 
 
 def _crossing(estimate: Estimate) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -86,8 +87,12 @@ def pick_gates(gates: Sequence[float], densities: Sequence[float]) -> tuple[floa
     if not gates:
         raise InvalidValue("the list of gates is empty. Give at least one of the levels' densities.")
     found = set()
+    ascending = sorted(densities)
+    order = {density: index for index, density in enumerate(densities)}
     for gate in gates:
-        nearest = min(densities, key=lambda d: abs(d - gate))
+        at = bisect_left(ascending, gate)
+        # Of two equally near the one that was given first.
+        nearest = min(ascending[max(0, at - 1) : at + 1], key=lambda d: (abs(d - gate), order[d]))
         if not abs(nearest - gate) <= _SAME_DENSITY * nearest:
             known = ", ".join(f"{d:.6g}" for d in sorted(densities, reverse=True))
             raise InvalidValue(f"there is no level of density {gate:g} to be a gate. Choose among: {known}.")

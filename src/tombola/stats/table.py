@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tombola.errors import InvalidResults
 from tombola.stats.results import LevelResults, Results, Run
+from tombola.stats.scale import ACCURACY, Scale
 
 REQUIRED = ("replicate", "density", "arm", "test_accuracy")
 OPTIONAL = ("test_accuracy_at_early_stop", "early_stop_iteration", "censored")
@@ -32,7 +33,7 @@ class _Table:
     lines: dict[tuple[int, float, str], int] = field(default_factory=dict)
 
 
-def read_csv(path_or_text: str | Path) -> Results:
+def read_csv(path_or_text: str | Path, *, score: Scale = ACCURACY) -> Results:
     """Read results from a file, or from the text of one.
 
     Columns, in any order: ``replicate`` (a whole number), ``density`` (a fraction), ``arm`` and ``test_accuracy`` (a
@@ -43,6 +44,7 @@ def read_csv(path_or_text: str | Path) -> Results:
 
     Args:
         path_or_text: a path; a string that is empty or has a line break is the text itself.
+        score: what the two accuracy columns hold; for another score than accuracy any finite numbers.
 
     Returns:
         The study, levels dense to sparse, replicates and arms in the order of the file.
@@ -51,8 +53,8 @@ def read_csv(path_or_text: str | Path) -> Results:
         InvalidResults: the file is missing or no CSV text, or a row cannot be read; the message names its line.
     """
     if isinstance(path_or_text, str) and (not path_or_text.strip() or "\n" in path_or_text or "\r" in path_or_text):
-        return _parse(path_or_text.removeprefix("\ufeff"), "the text")
-    return _parse(_load(Path(path_or_text)), str(path_or_text))
+        return _parse(path_or_text.removeprefix("\ufeff"), "the text", score)
+    return _parse(_load(Path(path_or_text)), str(path_or_text), score)
 
 
 def _load(path: Path) -> str:
@@ -73,7 +75,7 @@ def _load(path: Path) -> str:
     return text
 
 
-def _parse(text: str, source: str) -> Results:
+def _parse(text: str, source: str, score: Scale) -> Results:
     if not text.strip():
         raise InvalidResults(f"{source} is empty. Give a CSV with the columns {_columns()}.")
     if "\0" in text:
@@ -81,7 +83,7 @@ def _parse(text: str, source: str) -> Results:
     table = _Table()
     try:
         for line, row in _rows(text, source):
-            _add(table, row, line)
+            _add(table, row, line, score)
     except csv.Error as error:
         raise InvalidResults(f"{source} is not a CSV file: {error}. Give one with the columns {_columns()}.") from None
     return _assemble(table, source)
@@ -128,13 +130,13 @@ def _columns() -> str:
     return f"{', '.join(REQUIRED)}; optional: {', '.join(OPTIONAL)}"
 
 
-def _add(table: _Table, row: dict[str, str], line: int) -> None:
+def _add(table: _Table, row: dict[str, str], line: int, score: Scale) -> None:
     replicate = _integer(row["replicate"], "replicate", line)
     if replicate is None:
         raise InvalidResults(f"line {line}: the replicate is empty. Number the families, such as 0, 1, 2.")
     density = _density(row["density"], line)
     arm = row["arm"].lower() if row["arm"].lower() in ("dense", "ticket") else row["arm"]
-    run = _run(row, line)
+    run = _run(row, line, score)
     if not arm:
         raise InvalidResults(f"line {line}: the arm is empty. Write dense, ticket or the name of a control.")
     if not arm.isprintable():
@@ -161,9 +163,10 @@ def _add(table: _Table, row: dict[str, str], line: int) -> None:
     runs[replicate] = None if math.isnan(run.test_accuracy) else run
 
 
-def _run(row: dict[str, str], line: int) -> Run:
-    accuracy = _accuracy(row["test_accuracy"], "test_accuracy", line)
-    early = _accuracy(row["test_accuracy_at_early_stop"], "test_accuracy_at_early_stop", line)
+def _run(row: dict[str, str], line: int, score: Scale) -> Run:
+    read = _accuracy if score.is_accuracy else _score
+    accuracy = read(row["test_accuracy"], "test_accuracy", line)
+    early = read(row["test_accuracy_at_early_stop"], "test_accuracy_at_early_stop", line)
     iteration = _integer(row["early_stop_iteration"], "early_stop_iteration", line)
     if row["censored"].lower() not in _BOOLEAN:
         raise InvalidResults(f"line {line}: censored is {row['censored']!r}. Write true or false.")
@@ -178,6 +181,18 @@ def _accuracy(text: str, column: str, line: int) -> float | None:
         raise InvalidResults(f"line {line}: {column} is {text}, which looks like percent; divide by 100.")
     if value < 0:
         raise InvalidResults(f"line {line}: {column} is {text}. An accuracy is a fraction in [0, 1].")
+    return value
+
+
+def _score(text: str, column: str, line: int) -> float | None:
+    if text.lower() in ("", "nan"):
+        return None
+    value = float(text) if _NUMBER.fullmatch(text) else math.inf
+    if math.isinf(value):
+        raise InvalidResults(
+            f"line {line}: {column} is {text!r}, which is not a finite number. Give one such as -1.5, or nan for a run "
+            "without a result."
+        )
     return value
 
 
@@ -228,10 +243,13 @@ def _assemble(table: _Table, source: str) -> Results:
     return Results(replicates, tuple(tuple(table.dense.get(r, ())) for r in replicates), levels)
 
 
-def write_csv(results: Results) -> str:
-    """Write results so that :func:`read_csv` returns them exactly.
+def write_csv(results: Results, *, score: Scale = ACCURACY) -> str:
+    """Write results so that :func:`read_csv`, given the same score, returns them exactly.
 
     Optional columns appear where a run has them; a cell without a result is a row with an empty accuracy.
+
+    Raises:
+        InvalidResults: a score that :func:`read_csv` would refuse.
     """
     rows: list[tuple[int, str, str, Run | None]] = []
     for index, replicate in enumerate(results.replicates):
@@ -239,6 +257,10 @@ def write_csv(results: Results) -> str:
         for level in results.levels:
             rows += [(replicate, repr(float(level.density)), arm, runs[index]) for arm, runs in level.arms.items()]
     runs = [run for *_, run in rows if run is not None]
+    for one in runs:
+        for value in (one.test_accuracy, one.test_accuracy_at_early_stop):
+            if value is not None:
+                score.check_value(value)
     used = [
         name
         for name, seen in zip(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+# A float has no decimals worth the name beyond it.
+_LONG = 1e15
 
 
 def percent(fraction: float) -> str:
@@ -17,22 +20,33 @@ def level_of(probability: float) -> str:
     return f"{100 * probability:.6g} %"
 
 
-def points(fraction: float, *, signed: bool = True, digits: int = 2) -> str:
-    """Write a difference of accuracies in percentage points: ``0.0043 -> '+0.43'``."""
-    value = 100 * fraction
+def fixed(value: float, *, signed: bool = True, digits: int = 2) -> str:
+    """Write a number with so many decimals, with one digit where they would hide it."""
     if not math.isfinite(value):
         return "unknown"
-    if value and abs(value) < 0.5 * 10**-digits:
-        return f"{value:{'+' if signed else ''}.1g}"
+    if abs(value) >= _LONG or (value and abs(value) < 0.5 * 10**-digits):
+        return significant(value, signed=signed, digits=6 if abs(value) >= _LONG else 1)
     return f"{value:{'+' if signed else ''}.{digits}f}" if value else f"{0:.{digits}f}"
 
 
-def digits_apart(a: float, b: float) -> int:
-    """Return how many digits make two fractions look as different, in points, as they are; 2 to 6."""
-    for digits in range(2, 6):
-        if points(a, digits=digits) != points(b, digits=digits) or a == b:
+def significant(value: float, *, signed: bool = True, digits: int = 3) -> str:
+    """Write a number with so many significant digits: ``-0.000123 -> '-0.000123'``, ``1.5e-9 -> '+1.5e-09'``."""
+    if not math.isfinite(value):
+        return "unknown"
+    return f"{value:{'+' if signed else ''}.{digits}g}" if value else "0"
+
+
+def points(fraction: float, *, signed: bool = True, digits: int = 2) -> str:
+    """Write a difference of accuracies in percentage points: ``0.0043 -> '+0.43'``."""
+    return fixed(100 * fraction, signed=signed, digits=digits)
+
+
+def digits_apart(a: float, b: float, *, show: Callable[..., str] = points, fewest: int = 2) -> int:
+    """Return how many digits make two differences look as different as they are; up to four more than the fewest."""
+    for digits in range(fewest, fewest + 4):
+        if show(a, digits=digits) != show(b, digits=digits) or a == b:
             return digits
-    return 6
+    return fewest + 4
 
 
 def p_text(p: float) -> str:
