@@ -104,7 +104,10 @@ def rename(name: str) -> Callable[[dict[str, Any], dict[str, Any]], None]:
 
 
 FORGED = {
-    "newer schema": (lambda about, _: about.update(schema=2), "schema 2"),
+    "newer schema": (lambda about, _: about.update(schema=3), "schema 3; .* reads schema 1 or 2"),
+    "older schema": (lambda about, _: about.update(schema=0), "schema 0"),
+    "schema 2 without its keys": (lambda about, _: about.update(schema=2), "keys of schema 2"),
+    "keys of schema 2": (lambda about, _: about.update(parts=[], drawn=None, seal="0" * 64), "keys of schema 1"),
     "schema is text": (lambda about, _: about.update(schema="1"), "schema number"),
     "schema is true": (lambda about, _: about.update(schema=True), "schema number"),
     "extra key": (lambda about, _: about.update(more=1), "keys of schema 1"),
@@ -144,6 +147,14 @@ FORGED = {
     "escape sequence": (rename("\x1b[2J"), "plain name"),
     "empty name": (rename(""), "plain name"),
     "long name": (rename("n" * 600), "plain name"),
+    "name that leads up": (rename("../../../tmp/x"), "plain name"),
+    "name between dots": (rename("layer..weight"), "plain name"),
+    "name with a dot in front": (rename(".weight"), "plain name"),
+    "absolute name": (rename("/etc/passwd"), "plain name"),
+    "name of a share": (rename("\\\\host\\share"), "plain name"),
+    "line feed": (rename("a\nb"), "plain name"),
+    "text from right to left": (rename("a\u202eb"), "plain name"),
+    "half of a character": (lambda about, _: about["tensors"]["start"].update({"\ud800": 1}), "plain name"),
     "claim beyond floats": (lambda about, _: about["provenance"].update(density=10**400), "masks show"),
     "endless schema": (lambda about, _: about.update(schema=10**4000), "schema 1000"),
     "false claim": (lambda about, _: about["provenance"].update(density=0.01), "masks show"),

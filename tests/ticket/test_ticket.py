@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tombola.errors import CannotWrite, InvalidValue, ShapeMismatch
+from tombola.prune.masks import fingerprint
 from tombola.ticket import Ticket, decode, encode, load, save, verify
+from tombola.ticket.ticket import plain_name
 
 SETTINGS = settings(max_examples=60, deadline=None)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -25,7 +27,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-NAMES = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=12)
+NAMES = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=12).filter(plain_name)
 
 
 def bits(value: Tensor) -> bytes:
@@ -34,7 +36,18 @@ def bits(value: Tensor) -> bytes:
 
 def same(a: Ticket, b: Ticket) -> bool:
     """Equal names, dtypes, shapes, bits and provenance."""
-    for x, y in ((a.start, b.start), (a.masks, b.masks), (a.buffers, b.buffers)):
+    pairs = (
+        (a.start, b.start),
+        (a.masks, b.masks),
+        (a.buffers, b.buffers),
+        (a.theta_0, b.theta_0),
+        (a.parent, b.parent),
+    )
+    for x, y in pairs:
+        if x is None or y is None:
+            if x is not y:
+                return False
+            continue
         if x.keys() != y.keys():
             return False
         for name in x:
@@ -57,9 +70,22 @@ def tickets(draw: st.DrawFn) -> Ticket:
         shape = draw(st.lists(st.integers(0, 3), max_size=2))
         dtype = draw(st.sampled_from([*DTYPES, torch.bool, torch.int64, torch.uint8, torch.complex64]))
         buffers[name] = torch.randint(0, 2, shape, generator=generator).to(dtype)
-    reserved = ("kept", "total", "density")
+    reserved = ("kept", "total", "density", "level", "lineage")
     provenance = draw(st.dictionaries(st.text().filter(lambda key: key not in reserved), JSON, max_size=3))
-    return Ticket(start, masks, buffers, provenance)
+    theta_0 = {name: torch.randn(value.shape, generator=generator).to(value.dtype) for name, value in start.items()}
+    parent = {name: mask | (torch.rand(mask.shape, generator=generator) < 0.3) for name, mask in masks.items()}
+    if draw(st.booleans()):
+        dense = {name: torch.ones_like(mask) for name, mask in masks.items()}
+        provenance["lineage"] = [
+            {"level": level, "kept": sum(int(m.sum()) for m in one.values()),
+             "total": sum(m.numel() for m in one.values()), "masks": fingerprint(one)}
+            for level, one in enumerate((dense, parent, masks))
+        ]  # fmt: skip
+        return Ticket(start, masks, buffers, provenance, theta_0 if draw(st.booleans()) else None, parent)
+    return Ticket(
+        start, masks, buffers, provenance,
+        theta_0 if draw(st.booleans()) else None, parent if draw(st.booleans()) else None,
+    )  # fmt: skip
 
 
 @SETTINGS
@@ -251,7 +277,7 @@ def test_verify_says_what_it_found(tmp_path: Path) -> None:
     found = verify(tmp_path / "t")
     assert found.ok
     assert [check.name for check in found.checks] == [
-        "file", "container", "schema", "shapes", "digest", "masks", "values", "provenance"
+        "file", "container", "schema", "shapes", "digest", "masks", "lineage", "values", "provenance"
     ]  # fmt: skip
     assert example().digest in found.checks[4].sentence
     assert f"{example().kept} of 24" in found.checks[5].sentence

@@ -93,7 +93,7 @@ def test_every_kind_of_ticket_can_be_trained_again(changes: dict[str, Any], tmp_
     save(chosen.ticket, tmp_path / "ticket.safetensors")
     done = isolate(load(tmp_path / "ticket.safetensors"), model=changes.get("model"))
     assert done.test_accuracy == done.reported
-    assert done.drawn is (None if "rewind" in changes else True)
+    assert done.drawn is (None if changes.get("rewind") == "lr" else True)
     for name, value in chosen.trained.items():
         assert torch.equal(done.outcome.end.params[name], value)
 
@@ -243,6 +243,145 @@ def test_diff_says_what_two_tickets_share(path: Path, capsys: pytest.CaptureFixt
     assert "level: 1 and 2" in out
     assert main(["ticket", "diff", str(path), str(path)]) == 0
     assert "are equal" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def deeper() -> Ticket:
+    """A ticket of the second level, with its parent and its lineage."""
+    return search(rounds=2, gates=(0.64,)).chosen.ticket
+
+
+def parent_of(ticket: Ticket) -> Ticket:
+    """The ticket of the level before, as its search had it."""
+    about = dict(ticket.provenance)
+    assert ticket.parent is not None
+    start = models.initial(lambda: models.build("lenet-300-100", (1, 8, 8), 10), Seed(5, about["replicate"])).params
+    kept = sum(int(mask.sum()) for mask in ticket.parent.values())
+    about |= {"level": 1, "lineage": about["lineage"][:-1], "density": kept / ticket.total}
+    return Ticket(start, ticket.parent, ticket.buffers, about)
+
+
+# A42
+def test_verify_compares_with_the_parent(deeper: Ticket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    child, before, other = tmp_path / "child", tmp_path / "before", tmp_path / "other"
+    save(deeper, child)
+    save(parent_of(deeper), before)
+    assert main(["ticket", "verify", str(child), "--parent", str(before)]) == 0
+    out = capsys.readouterr().out
+    assert "ok    lineage: the mask is a subset of its parent's" in out
+    assert "3 levels" in out
+    assert "ok    parent masks: fingerprint" in out
+    assert "ok    parent values: the start values of all survivors are the parent's, bit for bit" in out
+    assert main(["ticket", "verify", str(before), "--parent", str(child)]) == 1
+    assert "FAIL  nested: the masks keep" in capsys.readouterr().out
+    save(replace(parent_of(deeper), start={n: v * 2 for n, v in parent_of(deeper).start.items()}), other)
+    assert main(["ticket", "verify", str(child), "--parent", str(other), "--json"]) == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert [check["name"] for check in shown["checks"] if not check["ok"]] == ["parent values"]
+    assert main(["ticket", "verify", str(child), "--parent", str(tmp_path / "none")]) == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_show_and_diff_know_lineage_and_initial_values(
+    deeper: Ticket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    theta_0 = {name: value / 2 for name, value in deeper.start.items()}
+    save(replace(deeper, theta_0=theta_0), one)
+    save(parent_of(deeper), other)
+    assert main(["ticket", "show", str(one)]) == 0
+    out = capsys.readouterr().out
+    assert "lineage" in out
+    for entry in deeper.lineage:
+        assert f"{entry['kept']:,}" in out
+        assert f"{100 * entry['kept'] / entry['total']:.2f} %" in out
+    assert "initial values: theta_0 is stored" in out
+    assert f"parent: its masks are stored, and keep {deeper.lineage[1]['kept']:,}" in out
+    assert main(["ticket", "show", str(one), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["start_values"], shown["theta_0"], shown["parent_kept"]) == (
+        "stored",
+        True,
+        deeper.lineage[1]["kept"],
+    )
+    assert shown["provenance"]["lineage"] == list(deeper.lineage)
+    assert main(["ticket", "diff", str(one), str(other)]) == 0
+    out = capsys.readouterr().out
+    assert "initial values (theta_0) of common survivors: first only" in out
+    assert "lineage: 3 and 2 levels, 2 of them in common" in out
+    assert main(["ticket", "diff", str(one), str(other), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["theta_0"], shown["parent"]) == ("first only", "first only")
+    assert shown["lineage"] == {"first": 3, "second": 2, "common": 2}
+
+
+def test_show_prints_no_control_characters(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edited(path, lambda about: {**about, "model": "\x1b[2J\ud800", "verdict_sentence": ["[bold]"]})
+    assert main(["ticket", "show", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert '"\\u001b[2J\\ud800"' in out
+    assert '["[bold]"]' in out
+
+
+def test_a_ticket_left_to_its_seed_does_all_that_a_ticket_does(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed, out = path.parent / "seed", path.parent / "out"
+    assert main(["ticket", "export", str(path), "--to", "seed", "--out", str(seed)]) == 0
+    assert "drawn from the seed when it is read" in capsys.readouterr().out
+    ticket = load(path)
+    assert seed.stat().st_size < path.stat().st_size - 3 * ticket.kept
+    assert load(seed) == ticket
+    assert main(["ticket", "show", str(seed)]) == 0
+    assert "start values: drawn from the seed" in capsys.readouterr().out
+    assert main(["ticket", "show", str(seed), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["start_values"] == "drawn from the seed"
+    assert main(["ticket", "verify", str(seed), "--retrain"]) == 0
+    assert "reproduced exactly" in capsys.readouterr().out
+    assert main(["ticket", "train", str(seed), "--out", str(out), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["test_accuracy"] == shown["reported"]
+    assert main(["ticket", "diff", str(seed), str(path)]) == 0
+    assert "are equal" in capsys.readouterr().out
+    for name in (path, seed):
+        assert main(["ticket", "export", str(name), "--to", "dense", "--out", f"{out}-{name.name}"]) == 0
+    assert Path(f"{out}-seed").read_bytes() == Path(f"{out}-{path.name}").read_bytes()
+    assert main(["ticket", "export", str(seed), "--to", "full", "--out", str(out)]) == 0
+    assert out.read_bytes() == path.read_bytes()
+    assert main(["ticket", "export", str(seed), "--to", "seed", "--out", str(out)]) == 0
+    assert out.read_bytes() == seed.read_bytes()
+
+
+def test_code_of_ones_own_draws_only_where_it_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"{__name__}:own_network"
+    path, seed, out = (str(tmp_path / one) for one in ("ticket", "seed", "out"))
+    save(search(model=name).chosen.ticket, path)
+    assert main(["ticket", "export", path, "--to", "seed", "--out", seed]) == 2
+    assert "not trusted to name code" in capsys.readouterr().err
+    assert main(["ticket", "export", path, "--to", "seed", "--out", seed, "--model", name]) == 0
+    capsys.readouterr()
+    for words in (["show", seed], ["diff", seed, path], ["train", seed, "--out", out],
+                  ["export", seed, "--to", "dense", "--out", out]):  # fmt: skip
+        assert main(["ticket", *words]) == 2
+        assert "--model" in capsys.readouterr().err
+        assert main(["ticket", *words, "--model", name]) == 0
+        capsys.readouterr()
+    assert main(["ticket", "verify", seed]) == 1
+    assert main(["ticket", "verify", seed, "--model", name]) == 0
+
+
+def own_network(classes: int) -> nn.Module:
+    """A network that is not in the registry."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, classes))
+
+
+def test_a_rewound_ticket_is_not_left_to_its_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ticket = search(rewind="step:5").chosen.ticket
+    assert ticket.theta_0 is not None
+    for number, one in enumerate((ticket, replace(ticket, theta_0=None))):
+        save(one, tmp_path / str(number))
+        words = ["ticket", "export", str(tmp_path / str(number)), "--to", "seed", "--out", str(tmp_path / "seed")]
+        assert main(words) == 2
+        assert "cannot be left out" in capsys.readouterr().err
+    assert not (tmp_path / "seed").exists()
 
 
 UNFIT: dict[str, tuple[Edit, str]] = {

@@ -11,12 +11,21 @@ from tombola.cli.words import print_json
 from tombola.errors import InvalidValue, UnknownName
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tombola.prune.masks import Overlap
+    from tombola.ticket import Ticket
+    from tombola.ticket.replay import Factory
 
 app = App(name="ticket", help="Look at a ticket file, check it, compare two, train one, export its network.")
 
-_FORMATS = ("dense",)
+_FORMATS = ("dense", "seed", "full")
 _SHORT = 80
+
+_Own = Annotated[
+    str | None,
+    Parameter(help="The network, pkg.module:factory; needed only if it is your own and the seed draws the values."),
+]
 
 
 @app.command
@@ -24,17 +33,21 @@ def show(
     path: Path,
     /,
     *,
+    model: _Own = None,
     json: Annotated[bool, Parameter(help="Print one JSON object and nothing else.", negative="")] = False,
 ) -> None:
-    """Say what a ticket is: its network, density, origin and verdict.
+    """Say what a ticket is: its network, density, lineage, origin and verdict.
 
     Args:
         path: The ticket file.
     """
     from tombola import ticket
+    from tombola.prune.masks import kept as kept_of
     from tombola.prune.masks import per_layer
 
-    found = ticket.load(path)
+    found = _load(path, model)
+    seed_only = ticket.stored(path).seed_only
+    parent = None if found.parent is None else kept_of(found.parent)
     layers = per_layer(found.masks)
     if json:
         print_json(
@@ -48,6 +61,9 @@ def show(
                     name: {"kept": kept, "total": total, "shape": list(found.masks[name].shape)}
                     for name, (kept, total) in layers.items()
                 },
+                "start_values": "drawn from the seed" if seed_only else "stored",
+                "theta_0": found.theta_0 is not None,
+                "parent_kept": parent,
                 "provenance": dict(found.provenance),
             }
         )
@@ -65,9 +81,17 @@ def show(
         shape = " x ".join(map(str, found.masks[name].shape))
         table.add_row(name, shape, f"{kept:,}", f"{100 * kept / total:.2f} %" if total else "")
     screen.print(table)
+    if found.lineage:
+        screen.print(_lineage(found))
+    if seed_only:
+        screen.print("start values: drawn from the seed when the file is read, and not stored in it")
+    if found.theta_0 is not None:
+        screen.print("initial values: theta_0 is stored beside the start values, which are of a later step")
+    if parent is not None:
+        screen.print(f"parent: its masks are stored, and keep {parent:,}")
     for key in ("model", "data", "strategy", "rewind", "level", "replicate", "seed", "verdict_sentence"):
         if key in about:
-            screen.print(f"{key.replace('_', ' ')}: {about[key]}")
+            screen.print(f"{key.replace('_', ' ')}: {_plain(about[key])}")
     screen.print(f"digest: {found.digest}")
 
 
@@ -79,32 +103,43 @@ def verify(
     retrain: Annotated[
         bool, Parameter(help="Train it again, and compare with the test accuracy it reports.", negative="")
     ] = False,
-    model: Annotated[str | None, Parameter(help="With --retrain: see `tombola ticket train`.")] = None,
+    parent: Annotated[
+        Path | None, Parameter(help="The ticket of the level before, to compare masks and start values with.")
+    ] = None,
+    model: Annotated[
+        str | None, Parameter(help="The network, pkg.module:factory, if it is your own and has to be built.")
+    ] = None,
     data: Annotated[str | None, Parameter(help="With --retrain: see `tombola ticket train`.")] = None,
     device: Annotated[str | None, Parameter(help="With --retrain: cpu, cuda or cuda:N. [default: its own]")] = None,
     json: Annotated[bool, Parameter(help="Print one JSON object and nothing else.", negative="")] = False,
 ) -> int:
     """Check a ticket file; exit code 0 if everything holds, 1 if not.
 
-    Recomputes the content hash, the counts, the densities and the shapes; nothing in the file is executed. With
-    --retrain it also draws the start values from the seed and trains the ticket in isolation: the reported accuracy
+    Recomputes the content hash, the counts, the densities and the shapes, and that every kept weight was kept at the
+    level before, as far as the file says; nothing in the file is executed. Start values that the file leaves to the
+    seed are drawn from it. With --parent the masks of that ticket and its start values are compared as well. With
+    --retrain the initial values are drawn from the seed, and the ticket is trained in isolation: the reported accuracy
     must come out exactly with the same versions and CPU capability, and within one test example elsewhere.
 
     Args:
         path: The ticket file.
     """
-    if not retrain and any(option is not None for option in (model, data, device)):
-        raise InvalidValue("--model, --data and --device say how to retrain. Add --retrain, or leave them out.")
+    if not retrain and any(option is not None for option in (data, device)):
+        raise InvalidValue("--data and --device say how to retrain. Add --retrain, or leave them out.")
     from tombola import ticket
 
     if not path.is_file():
         ticket.load(path)  # says what stands there instead; a wrong path is a wrong call and no failed ticket
-    verification = ticket.verify(path)
+    before = None if parent is None else _load(parent, model)
+    verification = ticket.verify(path, build=_factory(model))
     checks, ok = verification.checks, verification.ok
+    if ok and before is not None:
+        checks = (*checks, *ticket.descends(_load(path, model), before))
+        ok = all(check.ok for check in checks)
     if ok and retrain:
         from tombola.search.isolation import isolate
 
-        checks = (*checks, *isolate(ticket.load(path), model=model, data=data, device=device).checks())
+        checks = (*checks, *isolate(_load(path, model), model=model, data=data, device=device).checks())
         ok = all(check.ok for check in checks)
     if json:
         print_json({"ok": ok, "checks": [vars(check) for check in checks]})
@@ -121,6 +156,7 @@ def diff(
     second: Path,
     /,
     *,
+    model: _Own = None,
     json: Annotated[bool, Parameter(help="Print one JSON object and nothing else.", negative="")] = False,
 ) -> None:
     """Compare two tickets of one network: masks, start values and origin.
@@ -131,7 +167,7 @@ def diff(
     """
     from tombola import ticket
 
-    found = ticket.diff(ticket.load(first), ticket.load(second))
+    found = ticket.diff(_load(first, model), _load(second, model))
     if json:
         print_json(
             {
@@ -146,10 +182,14 @@ def diff(
                         "nested": one.nested,
                         "same_start": one.same_start,
                         "equal": one.equal,
+                        "equal_theta_0": one.equal_theta_0,
                     }
                     for name, one in found.tensors.items()
                 },
                 "buffers": list(found.buffers),
+                "theta_0": found.theta_0,
+                "parent": found.parent,
+                "lineage": dict(zip(("first", "second", "common"), found.lineage, strict=True)),
                 "provenance": {key: list(values) for key, values in found.provenance.items()},
             }
         )
@@ -175,7 +215,16 @@ def diff(
     screen.print(f"start values of common survivors: {'equal' if found.same_start else 'they differ'}")
     if found.buffers:
         screen.print(f"buffers that differ: {', '.join(found.buffers)}")
+    if found.theta_0 != "neither":
+        screen.print(f"initial values (theta_0) of common survivors: {found.theta_0}")
+    if found.parent != "neither":
+        screen.print(f"masks of the parents: {found.parent}")
+    if any(found.lineage):
+        here, there, common = found.lineage
+        screen.print(f"lineage: {here} and {there} levels, {common} of them in common")
     for key, values in found.provenance.items():
+        if key == "lineage":
+            continue
         screen.print(f"{key.replace('_', ' ')}: {_short(values[0])} and {_short(values[1])}")
     if found.identical:
         screen.print("The two tickets are equal.")
@@ -186,15 +235,24 @@ def export(
     path: Path,
     /,
     *,
-    to: Annotated[str, Parameter(help="Format: dense, plain safetensors with zeros where pruned.")],
+    to: Annotated[
+        str,
+        Parameter(
+            help="Format: dense, plain safetensors with zeros where pruned; seed, a ticket without its start values; "
+            "full, a ticket with them."
+        ),
+    ],
     out: Annotated[Path, Parameter(help="The file to write.")],
     model: Annotated[
-        str | None, Parameter(help="The network, pkg.module:factory; needed only if it has tied parameters.")
+        str | None,
+        Parameter(help="The network, pkg.module:factory; needed if it has tied parameters, or is your own and drawn."),
     ] = None,
 ) -> None:
-    """Write the network that a ticket starts from, for programs that do not know tombola.
+    """Write the network that a ticket starts from, for programs that do not know tombola; or the ticket anew.
 
-    The file has the names of the state dict: load_state_dict(safetensors.torch.load_file(FILE)) takes it.
+    A dense file has the names of the state dict: load_state_dict(safetensors.torch.load_file(FILE)) takes it. A seed
+    file is a ticket whose start values are drawn from the seed when it is read, by the same torch on a like CPU; only
+    values that the seed draws bit for bit can be left out.
 
     Args:
         path: The ticket file.
@@ -205,7 +263,12 @@ def export(
     from tombola import ticket
     from tombola.files import write_all
 
-    found = ticket.load(path)
+    found = _load(path, model)
+    if to != "dense":
+        ticket.save(found, out, seed_only=to == "seed", build=_factory(model))
+        start = "drawn from the seed when it is read" if to == "seed" else "in the file"
+        print(f"{out}: the ticket {found.digest}, its start values {start}")
+        return
     tied = _tied(found.provenance, model) if model else _recorded(found.provenance)
     metadata = {"ticket": found.digest, "density": str(found.density), "values": "start"}
     write_all({out: ticket.encode_network(found.start, found.masks, found.buffers, metadata, tied=tied)})
@@ -239,12 +302,11 @@ def train(
         path: The ticket file.
     """
     _check_other(path, out)
-    from tombola import ticket
     from tombola.errors import CannotWrite
     from tombola.files import check_writable, write_all
     from tombola.search.isolation import isolate
 
-    found = ticket.load(path)
+    found = _load(path, model)
     if out.is_dir():
         raise CannotWrite(f"{out} is a folder, and a file should be written there. Choose another path.")
     check_writable(out.parent)
@@ -266,6 +328,35 @@ def train(
     reported = "none" if done.reported is None else f"{100 * done.reported:.2f} %"
     print(f"test accuracy: {100 * done.test_accuracy:.2f} %, reported: {reported}")
     print(f"trained: {out}")
+
+
+def _load(path: Path, model: str | None) -> "Ticket":
+    from tombola import ticket
+
+    return ticket.load(path, build=_factory(model))
+
+
+def _factory(model: str | None) -> "Factory | None":
+    """Give what builds the network that the caller names, for start values that the seed draws."""
+    if model is None:
+        return None
+    from functools import partial
+
+    from tombola import models
+
+    return models.from_path(model) if ":" in model else partial(models.build, model)
+
+
+def _lineage(found: "Ticket") -> "Table":
+    from rich.table import Table
+
+    table = Table(title="lineage")
+    for heading in ("level", "kept", "density"):
+        table.add_column(heading, justify="right")
+    for entry in found.lineage:
+        density = f"{100 * entry['kept'] / entry['total']:.2f} %" if entry["total"] else ""
+        table.add_row(str(entry["level"]), f"{entry['kept']:,}", density)
+    return table
 
 
 def _check_other(path: Path, out: Path) -> None:
@@ -297,6 +388,11 @@ def _tied(provenance: Mapping[str, Any], model: str) -> dict[str, str]:
 
 def _overlap_json(one: "Overlap") -> dict[str, Any]:
     return {"first": one.first, "second": one.second, "both": one.shared, "size": one.size, "jaccard": one.jaccard}
+
+
+def _plain(value: Any) -> str:
+    """Give text as it is where a terminal may be shown it, and as JSON where it holds control characters."""
+    return value if isinstance(value, str) and value.isprintable() else dumps(value)
 
 
 def _short(value: Any) -> str:

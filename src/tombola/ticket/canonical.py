@@ -51,6 +51,22 @@ def digest(tensors: Mapping[str, Tensor], text: str) -> str:
     return total.hexdigest()
 
 
+def same(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two tensors have one dtype, one shape and the same bits; or are both ``None``.
+
+    Bits, not values: -0.0 equals 0.0, and NaN equals nothing.
+
+    Example:
+        >>> same(torch.tensor([0.0]), torch.tensor([-0.0])), same(None, None)
+        (False, True)
+    """
+    if a is None or b is None:
+        return a is b
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return torch.equal(*(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for x in (a, b)))
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):

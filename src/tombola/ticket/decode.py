@@ -1,7 +1,7 @@
 """From bytes to a ticket, step by step, trusting nothing."""
 
-from collections.abc import Generator
-from dataclasses import dataclass, field
+import platform
+from collections.abc import Generator, Mapping
 from typing import Any, Final
 
 import torch
@@ -9,29 +9,33 @@ from torch import Tensor
 
 from tombola.errors import CorruptTicket, InvalidValue, TicketError
 from tombola.prune import masks as mask_tools
-from tombola.ticket import canonical, container
+from tombola.ticket import canonical, container, lineage, payload
 from tombola.ticket.container import corrupt
-from tombola.ticket.payload import KEY, SCHEMA
-from tombola.ticket.ticket import BUFFER_DTYPES, START_DTYPES, Ticket, plain_name
+from tombola.ticket.layout import Layout, read_json, read_layout
+from tombola.ticket.replay import Factory, draw
+from tombola.ticket.ticket import Ticket
 
-STEPS: Final = ("container", "schema", "shapes", "digest", "masks", "values", "provenance")
+STEPS: Final = ("container", "schema", "shapes", "digest", "masks", "lineage", "values", "provenance")
 """What is checked, in this order; each step relies on those before it."""
 
 _Steps = Generator[str, None, Ticket]
 
 
-def decode(data: bytes, where: str = "the ticket") -> Ticket:
+def decode(data: bytes, where: str = "the ticket", *, build: Factory | None = None) -> Ticket:
     """Read a ticket from its bytes.
 
     Args:
         data: the whole file.
         where: the file's name, for messages.
+        build: makes the network, where the file leaves the start values to the seed and the network is not one of
+            :func:`tombola.models.registry`; never called otherwise. It may ask for ``input_shape`` and ``classes``.
 
     Raises:
-        TicketError: written in a schema that this version does not know.
-        CorruptTicket: anything else that is not exactly what :func:`tombola.ticket.encode` writes.
+        TicketError: written in a schema that this version does not know, or start values that cannot be drawn from
+            the seed here.
+        CorruptTicket: anything else that is not what :func:`tombola.ticket.encode` writes.
     """
-    steps = stepwise(data, where)
+    steps = stepwise(data, where, build)
     while True:
         try:
             next(steps)
@@ -40,140 +44,113 @@ def decode(data: bytes, where: str = "the ticket") -> Ticket:
             return ticket
 
 
-def stepwise(data: bytes, where: str) -> _Steps:
+def stepwise(data: bytes, where: str, build: Factory | None = None) -> _Steps:
     """Read a ticket, giving a sentence after each of ``STEPS``; returns the ticket; raises as :func:`decode`."""
     length = container.header_size(data[:8], len(data), where)
     metadata, shapes = container.read_header(data[8 : 8 + length], len(data) - 8 - length, where)
     yield f"{len(shapes)} tensors fill {len(data)} bytes exactly"
-    body = _read_json(metadata, where)
-    yield f"schema {SCHEMA}, canonical JSON"
-    layout = _read_layout(body["tensors"], shapes, where)
+    body = read_json(metadata, where)
+    yield f"schema {body['schema']}, canonical JSON"
+    layout = read_layout(body, shapes, len(data), where)
     yield f"{len(layout.start)} parameters, {len(layout.masked)} of them masked, and {len(layout.buffers)} buffers"
     tensors = container.read_tensors(data, where)
     _check_dtypes(layout, tensors, where)
-    _check_digest(body, tensors, where)
-    yield f"SHA-256 {body['digest']}, recomputed"
+    yield _check_digest(body, tensors, where)
     masks = {name: _read_mask(name, layout, tensors, where) for name in layout.masked}
     yield f"{mask_tools.kept(masks)} of {mask_tools.total(masks)} weights kept, no stray bits"
-    start = {name: _read_start(name, masks, tensors, where) for name in layout.start}
-    yield "all start values are finite"
-    buffers = {name: tensors[f"buffer/{name}"] for name in layout.buffers}
+    about = body["provenance"]
+    parent = {name: _read_parent(name, masks, tensors, where) for name in masks} if layout.parent else None
     try:
-        ticket = Ticket(start, masks, buffers, body["provenance"])
+        if parent is not None:
+            lineage.check_parent(masks, parent)
+        lineage.check_lineage(about, masks, parent)
     except InvalidValue as error:
         raise CorruptTicket(f"{where}: {error}") from error
-    yield "does not contradict the masks"
+    yield lineage.sentence(about, masks, parent)
+    theta_0 = _read_values("theta_0", layout, masks, tensors, where) if layout.theta_0 else None
+    if layout.drawn is None:
+        start = _read_values("start", layout, masks, tensors, where)
+    else:
+        start = _draw(layout, masks, about, build, where)
+    yield "all start values are finite" if layout.drawn is None else f"drawn from the seed, with SHA-256 {layout.drawn}"
+    buffers = {name: tensors[f"buffer/{name}"] for name in layout.buffers}
+    try:
+        ticket = Ticket(start, masks, buffers, about, theta_0, parent)
+    except InvalidValue as error:
+        raise CorruptTicket(f"{where}: {error}") from error
+    if ticket.digest != body["digest"]:
+        corrupt(where, f"holds the ticket {ticket.digest}", f"{body['digest']:.64}, which it says it holds")
+    yield f"does not contradict the masks; the ticket's digest is {ticket.digest}"
     return ticket
 
 
-@dataclass
-class _Layout:
-    """What the JSON says there is: names -> dtype name and shape, and for masked parameters how many are kept."""
-
-    start: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
-    buffers: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
-    masked: dict[str, int] = field(default_factory=dict)
-
-
-def _read_json(metadata: dict[str, str], where: str) -> dict[str, Any]:
-    if metadata.keys() != {KEY}:
-        corrupt(where, f"has metadata keys {sorted(metadata)!r:.120}", f"the one key {KEY!r}",
-                "It is no ticket; a ticket is written by `tombola find` or tombola.ticket.save.")  # fmt: skip
-    try:
-        body = canonical.loads(metadata[KEY])
-        exact = canonical.dumps(body) == metadata[KEY]
-    except (TypeError, ValueError, RecursionError) as error:
-        corrupt(where, f"has a description that is not JSON ({error})"[:200], "canonical JSON")
-    if not isinstance(body, dict) or type(body.get("schema")) is not int:
-        corrupt(where, "has a description without a schema number", f"schema {SCHEMA}")
-    if body["schema"] != SCHEMA:
-        raise TicketError(
-            f"{where} is written in schema {body['schema']!r:.20}; this tombola reads schema {SCHEMA}. Install the "
-            "tombola that wrote it, or a newer one."
-        )
-    if not exact or body.keys() != {"schema", "digest", "provenance", "tensors"}:
-        corrupt(where, "has a description that tombola did not write", "canonical JSON with the keys of schema 1")
-    if not isinstance(body["provenance"], dict) or not isinstance(body["digest"], str):
-        corrupt(where, "has no provenance or no digest", "both")
-    return body
-
-
-def _read_layout(described: Any, shapes: dict[str, tuple[int, ...]], where: str) -> _Layout:
-    """Compare what the JSON describes with the tensors that are there, before any is read."""
-    if not isinstance(described, dict) or described.keys() != {"start", "buffer"}:
-        corrupt(where, "does not describe its tensors", "start and buffer")
-    layout, rest = _Layout(), dict(shapes)
-    for group, entries in described.items():
-        if not isinstance(entries, dict):
-            corrupt(where, f"does not describe its {group} tensors", "a description by name")
-        for name, entry in entries.items():
-            dtype, shape, size = _read_outline(group, name, entry, where)
-            (layout.start if group == "start" else layout.buffers)[name] = (dtype, shape)
-            kept = entry.get("kept")
-            expected: dict[str, tuple[int, ...]] = {f"{group}/{name}": shape}
-            if kept is not None:
-                if type(kept) is not int or not 0 <= kept <= size:
-                    corrupt(where, f"keeps {kept!r:.40} of the {size} weights of {name!r}", "a count of them")
-                layout.masked[name] = kept
-                expected = {f"mask/{name}": ((size + 7) // 8,), f"start/{name}": (kept,)}
-            for key, wanted in expected.items():
-                found = rest.pop(key, None)
-                if found != wanted:
-                    corrupt(where, f"has tensor {key!r} of shape {found}", f"{wanted}, as {name!r} is described")
-    if rest:
-        corrupt(where, f"holds a tensor {next(iter(rest))!r:.80} that it does not describe", "no others")
-    return layout
-
-
-def _read_outline(group: str, name: str, entry: Any, where: str) -> tuple[str, tuple[int, ...], int]:
-    keys = {"dtype", "shape", "kept"} if group == "start" else {"dtype", "shape"}
-    if not plain_name(name) or not isinstance(entry, dict) or entry.keys() != keys:
-        corrupt(where, f"describes {group} {name!r:.80} in other words", f"a plain name with {', '.join(sorted(keys))}")
-    size = container.count(entry["shape"])
-    known = [str(dtype).removeprefix("torch.") for dtype in (START_DTYPES if group == "start" else BUFFER_DTYPES)]
-    if size is None or entry["dtype"] not in known:
-        outline = f"{entry['dtype']!r:.20} of shape {entry['shape']!r:.80}"
-        corrupt(where, f"has {group} {name!r} as {outline}", f"a tensor of {', '.join(known)}")
-    return entry["dtype"], tuple(entry["shape"]), size
-
-
-def _check_dtypes(layout: _Layout, tensors: dict[str, Tensor], where: str) -> None:
-    expected = {f"mask/{name}": "uint8" for name in layout.masked}
-    expected |= {f"start/{name}": dtype for name, (dtype, _) in layout.start.items()}
-    expected |= {f"buffer/{name}": dtype for name, (dtype, _) in layout.buffers.items()}
-    for key, dtype in expected.items():
+def _check_dtypes(layout: Layout, tensors: dict[str, Tensor], where: str) -> None:
+    for key, dtype in layout.dtypes().items():
         found = str(tensors[key].dtype).removeprefix("torch.")
         if found != dtype:
             corrupt(where, f"has tensor {key!r} in {found}", f"{dtype}, from its description")
 
 
-def _check_digest(body: dict[str, Any], tensors: dict[str, Tensor], where: str) -> None:
-    found = canonical.digest(tensors, canonical.dumps({key: body[key] for key in body if key != "digest"}))
-    if found != body["digest"]:
-        corrupt(where, f"has digest {found}", f"{body['digest']:.64}, which it was written with; it was altered since")
+def _check_digest(body: dict[str, Any], tensors: dict[str, Tensor], where: str) -> str:
+    """Compare the file with the digest that covers it as it stands; in schema 1 that is the ticket's."""
+    key = "seal" if "seal" in body else "digest"
+    found = canonical.digest(tensors, canonical.dumps({name: body[name] for name in body if name != key}))
+    if found != body[key]:
+        corrupt(where, f"has digest {found}", f"{body[key]:.64}, which it was written with; it was altered since")
+    return f"SHA-256 {found}, recomputed"
 
 
-def _read_mask(name: str, layout: _Layout, tensors: dict[str, Tensor], where: str) -> Tensor:
-    bits, shape = tensors[f"mask/{name}"], layout.start[name][1]
-    padding = -_size(shape) % 8
-    if padding and int(bits[-1]) & ((1 << padding) - 1):
-        corrupt(where, f"has bits set behind the end of mask {name!r}", "zeros there")
-    mask = mask_tools.unpack(bits, shape)
+def _read_mask(name: str, layout: Layout, tensors: dict[str, Tensor], where: str) -> Tensor:
+    mask = _unpack(tensors[f"mask/{name}"], layout.start[name][1], f"mask {name!r}", where)
     if int(mask.sum()) != layout.masked[name]:
         corrupt(where, f"has a mask {name!r} that keeps {int(mask.sum())}", f"{layout.masked[name]}, as described")
     return mask
 
 
-def _read_start(name: str, masks: dict[str, Tensor], tensors: dict[str, Tensor], where: str) -> Tensor:
-    values = tensors[f"start/{name}"]
-    if not bool(torch.isfinite(values).all()):
-        corrupt(where, f"has NaN or Inf among the start values of {name!r}", "finite ones")
-    if name not in masks:
-        return values
-    dense = torch.zeros(masks[name].shape, dtype=values.dtype)
-    dense[masks[name]] = values
-    return dense
+def _read_parent(name: str, masks: dict[str, Tensor], tensors: dict[str, Tensor], where: str) -> Tensor:
+    size = (masks[name].numel() + 7) // 8
+    bits = payload.decompress(tensors[f"parent/{name}"], size)
+    if bits is None:
+        corrupt(where, f"has a parent {name!r} that does not decompress", f"one zlib stream of {size} bytes")
+    return masks[name] ^ _unpack(bits, tuple(masks[name].shape), f"parent {name!r}", where)
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    return container.count(list(shape)) or 0
+def _unpack(bits: Tensor, shape: tuple[int, ...], what: str, where: str) -> Tensor:
+    padding = -(container.count(list(shape)) or 0) % 8
+    if padding and int(bits[-1]) & ((1 << padding) - 1):
+        corrupt(where, f"has bits set behind the end of {what}", "zeros there")
+    return mask_tools.unpack(bits, shape)
+
+
+def _read_values(
+    group: str, layout: Layout, masks: dict[str, Tensor], tensors: dict[str, Tensor], where: str
+) -> dict[str, Tensor]:
+    found = {}
+    for name in layout.start:
+        values = tensors[f"{group}/{name}"]
+        if not bool(torch.isfinite(values).all()):
+            corrupt(where, f"has NaN or Inf among the {group} values of {name!r}", "finite ones")
+        if name in masks:
+            dense = torch.zeros(masks[name].shape, dtype=values.dtype)
+            dense[masks[name]] = values
+            values = dense
+        found[name] = values
+    return found
+
+
+def _draw(
+    layout: Layout, masks: dict[str, Tensor], about: Mapping[str, Any], build: Factory | None, where: str
+) -> dict[str, Tensor]:
+    start = {name: value.cpu() for name, value in draw(about, layout.start, build, where).params.items()}
+    found = payload.start_digest(start, masks)
+    if found != layout.drawn:
+        versions = about.get("versions")
+        then = versions.get("torch") if isinstance(versions, dict) else None
+        raise TicketError(
+            f"{where} leaves its start values to the seed, and those drawn here have SHA-256 {found}, expected "
+            f"{layout.drawn:.64}. Every bit must be equal. Another torch, another CPU or another network draws others: "
+            f"it was written with torch {then!r:.40} on {about.get('cpu_capability')!r:.40}, and here are torch "
+            f"{torch.__version__} and {torch.backends.cpu.get_cpu_capability()} ({platform.machine()}). Where it "
+            "was written, `tombola ticket export --to full` makes a file that holds its values."
+        )
+    return start
