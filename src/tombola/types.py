@@ -89,8 +89,8 @@ class Curve:
 
     Attributes:
         steps: positions evaluated, increasing, in iterations.
-        loss: mean validation loss at each, in nats for cross-entropy.
-        accuracy: validation accuracy at each, a fraction.
+        loss: mean validation loss at each, in nats for cross-entropy; NaN where a loop reported none.
+        accuracy: validation accuracy at each, a fraction; NaN where a loop reported none.
     """
 
     steps: tuple[Step, ...]
@@ -123,6 +123,8 @@ class TrainOutcome:
         test_accuracy_at_early_stop: of ``best``, a fraction.
         iterations: how many were trained.
         seconds: wall time.
+        optimizer_steps: steps that optimisers of the network took, where a loop that is not ours was watched.
+        rate_fell: a learning rate was seen to end below its highest value.
     """
 
     result: RunResult
@@ -137,6 +139,8 @@ class TrainOutcome:
     test_accuracy_at_early_stop: float | None
     iterations: int
     seconds: float
+    optimizer_steps: int | None = None
+    rate_fell: bool = False
 
 
 @runtime_checkable

@@ -115,6 +115,8 @@ def test_every_flag_of_the_surface_is_there() -> None:
         "--rate",
         "--criterion",
         "--allocation",
+        "--scope",
+        "--exclude",
         "--min-keep",
         "--rewind",
         "--controls",

@@ -17,8 +17,8 @@ from tombola.errors import (
     TombolaError,
     UnknownName,
 )
+from tombola.search.named import prepare
 from tombola.search.settings import Settings, rewind_step
-from tombola.search.setup import prepare
 
 
 @pytest.mark.parametrize(
@@ -95,37 +95,39 @@ def test_preparing_leaves_the_callers_random_state_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     setup = prepare(settings())
-    setup.families()
+    assert setup.families
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_gates_are_the_levels_nearest_on_a_logarithmic_scale() -> None:
     setup = prepare(settings(rounds=4, gates=(0.6, 0.22)))
-    assert [round(d, 3) for d in setup.densities] == [1.0, 0.534, 0.292, 0.165, 0.097]
-    assert setup.gates == (1, 2)  # 0.165 is nearer to 0.22 than 0.292 is, but not in ratio.
-    assert prepare(settings(rounds=4, gates=(0.08, 0.17, 0.16))).gates == (3, 4)
-    assert prepare(settings(rounds=4)).gates == (1, 3, 4)
+    assert [round(d, 3) for d in setup.plan.densities] == [1.0, 0.534, 0.292, 0.165, 0.097]
+    assert setup.plan.gates == (1, 2)  # 0.165 is nearer to 0.22 than 0.292 is, but not in ratio.
+    assert prepare(settings(rounds=4, gates=(0.08, 0.17, 0.16))).plan.gates == (3, 4)
+    assert prepare(settings(rounds=4)).plan.gates == (1, 3, 4)
 
 
 def test_the_plan_is_the_papers_on_lenet() -> None:
     setup = prepare(Settings(rounds=3))
-    assert setup.model == "lenet-300-100"
-    assert [sum(level.values()) for level in setup.planned] == [50_200, 40_260, 32_298, 25_919]
-    assert setup.macs == {"fc1.weight": 19_200, "fc2.weight": 30_000, "output.weight": 1000}
-    assert setup.uncounted == ()
+    assert setup.about["model"] == "lenet-300-100"
+    assert [sum(level.values()) for level in setup.plan.levels] == [50_200, 40_260, 32_298, 25_919]
+    assert setup.work is not None
+    assert setup.work.macs == {"fc1.weight": 19_200, "fc2.weight": 30_000, "output.weight": 1000}
+    assert setup.work.uncounted == ()
     assert setup.parameters == 50_610
     assert setup.margin == 0.01
 
 
 def test_flops_count_weights_that_are_never_pruned() -> None:
     setup = prepare(settings(model="resnet-20", rounds=1))
-    assert "output.weight" in setup.macs
-    assert "output.weight" not in setup.scope.prunable
+    assert setup.work is not None
+    assert "output.weight" in setup.work.macs
+    assert "output.weight" not in setup.plan.scope.prunable
 
 
 def test_rewinding_is_read() -> None:
     assert [rewind_step(text) for text in ("init", "lr", "step:0", "step:120")] == [None, None, 0, 120]
-    names = {text: prepare(settings(rewind=text)).pruner.rewind for text in ("init", "step:0", "step:7", "lr")}
+    names = {text: prepare(settings(rewind=text)).plan.pruner.rewind for text in ("init", "step:0", "step:7", "lr")}
     assert [r.name for r in names.values()] == ["init", "init", "step", "lr"]
     assert names["step:7"].step == 7
 
@@ -139,5 +141,5 @@ def test_what_decides_the_result_is_in_the_settings_json() -> None:
 def test_a_density_alone_takes_the_strategys_rounds(strategy: str, levels: int) -> None:
     asked = settings(strategy=strategy, rounds=None, rate=None, density=0.1)
     setup = prepare(asked)
-    assert len(setup.planned) == levels + 1
-    assert setup.densities[-1] == pytest.approx(0.1, abs=0.5 / 1776)
+    assert len(setup.plan.levels) == levels + 1
+    assert setup.plan.densities[-1] == pytest.approx(0.1, abs=0.5 / 1776)

@@ -6,8 +6,22 @@ Imported here: torch, ``tombola.prune`` and below. Proved by ``tests/attach`` (a
 A34, A49, A53-A55, each beside the stock tool that fails it, and training equal bit for bit to the reference).
 """
 
+import sys
+from types import ModuleType
+from typing import final
+
 from tombola.attach.handle import Attached, attach, attached
 from tombola.attach.reference import masked_call
 from tombola.errors import RanksDiffer
 
 __all__ = ["Attached", "RanksDiffer", "attach", "attached", "masked_call"]
+
+
+@final
+class _Room(ModuleType):
+    """This room under its public name: ``tombola.attach(model, masks)`` is :func:`attach`."""
+
+    __call__ = staticmethod(attach)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -36,6 +36,10 @@ def find(
             help="Weights per layer: layer-rates, uniform, global, erk or lamp. [default: the paper's for the model]"
         ),
     ] = None,
+    scope: Annotated[
+        str, Parameter(help="What is pruned: weights, linear, conv, weights+embeddings or everything.")
+    ] = "weights",
+    exclude: Annotated[str, Parameter(help="Comma list of parameters to leave dense; * matches any text.")] = "none",
     min_keep: Annotated[
         Whole, Parameter(help="Keep at least this many weights in every layer; 0 refuses to empty one.")
     ] = 0,
@@ -115,6 +119,8 @@ def find(
         criterion=criterion,
         allocation=allocation,
         min_keep=min_keep,
+        scope=scope,
+        exclude=names(exclude),
         rewind=rewind,
         controls=names(controls),
         replicates=replicates,
@@ -132,29 +138,25 @@ def find(
 
 def _run(settings: Settings, out: Path | None, as_json: bool) -> None:
     # Imported here: torch takes seconds, and a wrong flag should not.
-    from dataclasses import replace
-
-    from tombola.cli.live import watching
-    from tombola.cli.tables import show_finding
+    from tombola.cli.verdicts import show_finding
     from tombola.errors import CannotWrite
-    from tombola.files import check_writable, write_all
+    from tombola.files import check_writable
     from tombola.search.find import run
-    from tombola.search.setup import prepare
+    from tombola.search.live import watching
+    from tombola.search.named import prepare
 
     setup = prepare(settings)
-    folder = out or _default_folder(settings, setup.dataset.name, setup.model)
+    folder = out or _default_folder(settings, setup.about["data"], setup.about["model"])
     check_writable(folder)
     with watching() as observer:
         finding = run(setup, observer)
-    files = finding.encoded(folder)
     try:
-        write_all(files)
+        finding = finding.save(folder)
     except CannotWrite:
         # What took hours to find is at least seen.
         if not as_json:
             show_finding(finding)
         raise
-    finding = replace(finding, files={path.stem: path for path in files if path.suffix == ".safetensors"})
     if as_json:
         print_json(finding.as_json())
     else:

@@ -1,12 +1,19 @@
-"""Judgements as tables and sentences for a person; torch-free."""
+"""Judgements and findings on standard output; torch-free."""
+
+from __future__ import annotations
 
 import math
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from tombola.stats import Judgement, LevelVerdict
+from tombola.search.shown import in_words, rendered
+from tombola.stats import Judgement
+
+if TYPE_CHECKING:
+    from tombola.search.finding import Finding
 
 _WIDTH_WITHOUT_TERMINAL = 160
 
@@ -20,10 +27,13 @@ def console() -> Console:
 
 def show_judgement(judgement: Judgement) -> None:
     """Print the table and the verdict of a judged CSV."""
-    screen = console()
-    table = Table(title=f"ticket against dense, margin {100 * judgement.margin:g} points", title_justify="left")
+    screen, scale = console(), judgement.scale
+    table = Table(
+        title=f"{scale.heading}: ticket against dense, margin {scale.margin_text(judgement.margin)}",
+        title_justify="left",
+    )
     controls = list(dict.fromkeys(name for level in judgement.levels for name in level.controls))
-    for heading in ("density", "n", "ticket %", "dense %", "difference", "lower limit"):
+    for heading in ("density", "n", scale.column("ticket"), scale.column("dense"), "difference", "lower limit"):
         table.add_column(heading, justify="right")
     for name in controls:
         table.add_column(f"minus {name} (Holm p)", justify="right")
@@ -31,7 +41,7 @@ def show_judgement(judgement: Judgement) -> None:
     for level in judgement.levels:
         budget = level.budget
         cells = (
-            f"{100 * level.controls[name].mean:+.2f} ({level.controls[name].p_holm:.2g})"
+            f"{scale.difference(level.controls[name].mean)} ({level.controls[name].p_holm:.2g})"
             if name in level.controls
             else ""
             for name in controls
@@ -39,10 +49,10 @@ def show_judgement(judgement: Judgement) -> None:
         table.add_row(
             f"{100 * level.density:.4g} %",
             str(budget.n),
-            f"{100 * budget.ticket.mean:.2f}",
-            f"{100 * budget.dense.mean:.2f}",
-            f"{100 * budget.mean:+.2f}",
-            f"{100 * budget.lower:+.2f}" if math.isfinite(budget.lower) else "none",
+            scale.value(budget.ticket.mean),
+            scale.value(budget.dense.mean),
+            scale.difference(budget.mean),
+            scale.difference(budget.lower) if math.isfinite(budget.lower) else "none",
             *cells,
             in_words(level),
         )
@@ -54,9 +64,7 @@ def show_judgement(judgement: Judgement) -> None:
     screen.print(f"Verdict: {judgement.verdict.value}. {judgement.sentence}")
 
 
-def in_words(verdict: LevelVerdict | None) -> str:
-    """Give the verdict of a level as a table cell; an asterisk marks a gate."""
-    if verdict is None:
-        return "dense"
-    mark = "*" if verdict.gate else ""
-    return verdict.verdict.value + mark + (", certified" if verdict.certified else "")
+def show_finding(finding: Finding) -> None:
+    """Print the table, the verdict, the cost and the path of the ticket."""
+    screen = console()
+    screen.print(rendered(finding, screen.width))

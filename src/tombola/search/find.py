@@ -1,5 +1,6 @@
 """A whole search: families, levels, verdict, and the ticket to keep."""
 
+import math
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,19 +9,21 @@ from typing import Any, Protocol, final
 
 import numpy
 import torch
+from torch import nn
 
 import tombola
-from tombola.prune.masks import kept, total
+from tombola.prune.masks import apply, fingerprint, kept, total
 from tombola.search.finding import Chosen, Cost, Finding, LevelSummary, results, run_of
 from tombola.search.levels import TICKET, Dropped, Level, search
+from tombola.search.named import prepare
+from tombola.search.noticed import Noticed, no_speed, notes_on, notice
 from tombola.search.settings import Settings
-from tombola.search.setup import Setup, prepare
+from tombola.search.setup import Setup, name_of
 from tombola.stats import Judgement, LevelVerdict, Run, Verdict, judge
 from tombola.ticket import Ticket
 from tombola.train.cost import flops_per_example
-from tombola.train.plain import PlainTrainer, Watcher
-from tombola.train.pool import Pool
-from tombola.types import Masks, Params, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
+from tombola.train.plain import Watcher, load
+from tombola.types import Curve, Masks, Params, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
 
 
 class Observer(Watcher, Protocol):
@@ -68,7 +71,7 @@ def find(settings: Settings, observer: Observer | None = None) -> Finding:
         The levels, the verdict, and the subnetwork worth keeping; nothing is written.
 
     Raises:
-        TombolaError: see :func:`tombola.search.setup.prepare` and :func:`tombola.search.levels.search`.
+        TombolaError: see :func:`tombola.search.named.prepare` and :func:`tombola.search.levels.search`.
     """
     return run(prepare(settings), observer)
 
@@ -78,13 +81,12 @@ def run(setup: Setup, observer: Observer | None = None) -> Finding:
     began = time.perf_counter()
     observer = observer or Silent()
     observer.planned(setup)
-    trainer = PlainTrainer(setup.build, setup.splits, setup.recipe, setup.settings.device, watcher=observer)
     book = _Book(setup)
-    with Pool(trainer, setup.workers) as pool:
+    with setup.trainer(observer) as trainer:
 
         def train(jobs: Sequence[TrainJob]) -> list[TrainOutcome]:
             observer.training(jobs)
-            outcomes = pool(jobs)
+            outcomes = trainer(jobs)
             for job, outcome in zip(jobs, outcomes, strict=True):
                 book.pay(job, outcome)
             return outcomes
@@ -93,6 +95,7 @@ def run(setup: Setup, observer: Observer | None = None) -> Finding:
             observer.level_done(book.enter(level), level.dropped)
     judgement = _judge(setup, book)
     return Finding(
+        title=setup.title,
         about=_about(setup),
         levels=tuple(book.levels),
         dense=book.dense,
@@ -100,34 +103,40 @@ def run(setup: Setup, observer: Observer | None = None) -> Finding:
         cost=book.cost(time.perf_counter() - began),
         chosen=_choose(setup, book, judgement),
         dropped=tuple(book.dropped),
+        notes=(*setup.notes, *notes_on(book.noticed)),
     )
 
 
 def _levels(setup: Setup, train: TrainFn) -> Iterator[Level]:
     return search(
-        setup.families(),
+        setup.families,
         train,
-        setup.pruner,
-        setup.scope.prunable,
-        iterations=setup.recipe.iterations,
-        levels=len(setup.planned) - 1,
-        dense_runs=setup.settings.dense_runs,
-        controls=setup.controls,
-        control_levels=setup.gates,
+        setup.plan.pruner,
+        setup.plan.scope.prunable,
+        iterations=setup.iterations,
+        levels=setup.plan.cuts,
+        dense_runs=setup.method.dense_runs,
+        controls=setup.plan.controls,
+        control_levels=setup.plan.gates,
     )
 
 
 @final
 @dataclass(frozen=True)
 class _Candidate:
-    """A ticket that may be chosen, with what is saved of its run and no more."""
+    """A ticket that may be chosen, with what is saved of its run and no more.
+
+    Attributes:
+        validation: what validation says of it, smaller is better; ``None`` where the loop reported nothing.
+    """
 
     masks: Masks
+    parent: Masks
     start: Snapshot
     end_step: Step
     trained: Params
     buffers: Params
-    lowest_loss: float
+    validation: float | None
     run: Run
 
 
@@ -141,37 +150,45 @@ class _Book:
         self.dense: dict[int, tuple[Run, ...]] = {}
         self.dropped: list[Dropped] = []
         self.candidates: dict[int, dict[int, _Candidate]] = {}
+        self.lineage: dict[int, list[dict[str, Any]]] = {}
+        self.noticed: list[Noticed] = []
+        self._parents: Mapping[int, Masks] = {}
         self._iterations = 0
         self._flops_dense = 0.0
         self._flops_effective = 0.0
 
     def enter(self, level: Level) -> LevelSummary:
         """Write a level down."""
-        setup = self._setup
+        setup, plan = self._setup, self._setup.plan
         if level.level == 0:
             self.dense = {r: tuple(run_of(one) for one in runs) for r, runs in level.dense.items()}
         self.dropped.extend(level.dropped)
-        alive = sum(setup.planned[level.level].values())
-        size = sum(setup.planned[0].values())
-        if level.level in setup.gates:
+        self.noticed.extend(notice(level))
+        alive, size = sum(plan.levels[level.level].values()), plan.prunable
+        for r, masks in level.masks.items():
+            entry = {"level": level.level, "kept": alive, "total": size, "masks": fingerprint(masks)}
+            self.lineage.setdefault(r, []).append(entry)
+        if level.level in plan.gates:
             self.candidates[level.level] = {
                 r: _Candidate(
                     masks=level.masks[r],
+                    parent=self._parents[r],
                     start=level.starts[r],
                     end_step=outcome.end.step,
                     trained=outcome.end.params,
                     buffers=outcome.end.buffers,
-                    lowest_loss=min(outcome.curve.loss),
+                    validation=_validation(outcome.curve),
                     run=run_of(outcome),
                 )
                 for r, outcome in level.arms[TICKET].items()
             }
+        self._parents = level.masks
         summary = LevelSummary(
             level=level.level,
             kept=alive,
             total=size,
             density_all_parameters=(setup.parameters - size + alive) / setup.parameters,
-            gate=level.level in setup.gates,
+            gate=level.level in plan.gates,
             arms={name: {r: run_of(one) for r, one in runs.items()} for name, runs in level.arms.items()},
         )
         assert all(kept(masks) == alive and total(masks) == size for masks in level.masks.values())
@@ -180,51 +197,68 @@ class _Book:
 
     def pay(self, job: TrainJob, outcome: TrainOutcome) -> None:
         """Add what a run cost, whether or not it finished."""
-        examples = outcome.iterations * self._setup.recipe.batch_size
         self._iterations += outcome.iterations
-        self._flops_dense += examples * flops_per_example(self._setup.macs)
-        self._flops_effective += examples * flops_per_example(self._setup.macs, job.masks)
+        if self._setup.work is not None:
+            examples = outcome.iterations * self._setup.work.examples
+            self._flops_dense += examples * flops_per_example(self._setup.work.macs)
+            self._flops_effective += examples * flops_per_example(self._setup.work.macs, job.masks)
 
     def cost(self, seconds: float) -> Cost:
         """Add up."""
+        counted = self._setup.work is not None
         return Cost(
             iterations=self._iterations,
-            dense_trainings=self._iterations / self._setup.recipe.iterations,
-            flops_dense=self._flops_dense,
-            flops_effective=self._flops_effective,
+            dense_trainings=self._iterations / self._setup.iterations,
+            flops_dense=self._flops_dense if counted else None,
+            flops_effective=self._flops_effective if counted else None,
             seconds=seconds,
         )
 
 
+def _validation(curve: Curve) -> float | None:
+    losses = [loss for loss in curve.loss if math.isfinite(loss)]
+    accuracies = [accuracy for accuracy in curve.accuracy if math.isfinite(accuracy)]
+    return min(losses) if losses else -max(accuracies) if accuracies else None
+
+
 def _judge(setup: Setup, book: _Book) -> Judgement:
-    speed = None
-    if not setup.recipe.argmin_is_informative:
-        speed = (
-            f"under the {setup.recipe.schedule} schedule the minimum of validation loss lies where the learning rate "
-            "falls, so its iteration measures no speed"
-        )
-    elif not setup.pruner.rewind.keeps_start_values:
+    restarts = setup.plan.pruner.rewind.keeps_start_values
+    speed, early = setup.speed or no_speed(book.noticed), None
+    if not restarts:
         speed = "the survivors keep trained weights, so their iterations do not count from initialisation"
+    if all(one.steps == () for one in book.noticed):
+        early = "the training loop reported no validation loss, so there is no early stop"
     table = results(tuple(book.levels), book.dense)
     return judge(
         table,
         margin=setup.margin,
-        gates=[book.levels[level].density for level in setup.gates],
-        alpha=setup.settings.alpha,
-        lottery=setup.pruner.rewind.keeps_start_values,
+        gates=[book.levels[level].density for level in setup.plan.gates],
+        alpha=setup.method.alpha,
+        lottery=restarts,
         speed=speed,
-        seed=setup.settings.seed,
+        early=early,
+        score=setup.score,
+        seed=setup.method.seed,
     )
 
 
 def _choose(setup: Setup, book: _Book, judgement: Judgement) -> Chosen:
-    """Take the certified level, or the next best; of its families the one with the lowest validation loss."""
+    """Take the certified level, or the next best; of its families the one that validation likes best."""
     by_density = {verdict.density: verdict for verdict in judgement.levels}
     levels = {level: by_density[book.levels[level].density] for level in book.candidates}
     level, why = _best_level(levels)
-    replicate = min(judgement.replicates, key=lambda r: (book.candidates[level][r].lowest_loss, r))
-    best = book.candidates[level][replicate]
-    why = f"{why}; of its families number {replicate} has the lowest validation loss"
+    among = {r: book.candidates[level][r] for r in judgement.replicates}
+    ranks = {r: one.validation for r, one in among.items() if one.validation is not None}
+    if len(ranks) == len(among):
+        replicate = min(ranks, key=lambda r: (ranks[r], r))
+        why = f"{why}; of its families number {replicate} has the best validation"
+    else:
+        replicate = min(among)
+        why = f"{why}; of its families the first, for the loop reported no validation to choose by"
+    best = among[replicate]
+    lineage = book.lineage[replicate][: level + 1]
+    if setup.plan.pruner.from_dense:
+        lineage = [lineage[0], lineage[-1]]
     provenance = {
         **_about(setup),
         "level": level,
@@ -237,15 +271,35 @@ def _choose(setup: Setup, book: _Book, judgement: Judgement) -> Chosen:
         "reported": vars(best.run),
         "start_step": best.start.step,
         "end_step": best.end_step,
+        "lineage": lineage,
     }
+    init = next(family.init for family in setup.families if family.replicate == replicate)
+    late = setup.plan.pruner.rewind.keeps_start_values and best.start.step > 0
+    ticket = Ticket(
+        start=best.start.params,
+        masks=best.masks,
+        buffers=best.start.buffers,
+        provenance=provenance,
+        theta_0=apply(init.params, best.masks) if late else None,
+        parent=best.parent if len(lineage) > 2 else None,
+    )
     return Chosen(
-        ticket=Ticket(start=best.start.params, masks=best.masks, buffers=best.start.buffers, provenance=provenance),
+        ticket=ticket,
         trained=best.trained,
         masks=best.masks,
         buffers=best.buffers,
         tied=setup.tied,
+        network=_network(setup, best),
         why=why,
     )
+
+
+def _network(setup: Setup, best: _Candidate) -> nn.Module:
+    """Build the trained sparse network, in evaluation mode."""
+    with torch.random.fork_rng(devices=()):
+        network = setup.build()
+    load(network, Snapshot(best.end_step, best.trained, best.buffers))
+    return network.eval()
 
 
 def _best_level(levels: Mapping[int, LevelVerdict]) -> tuple[int, str]:
@@ -264,31 +318,24 @@ def _best_level(levels: Mapping[int, LevelVerdict]) -> tuple[int, str]:
 
 
 def _about(setup: Setup) -> dict[str, Any]:
-    settings, dataset = setup.settings, setup.dataset
+    method, plan = setup.method, setup.plan
+    criterion = method.criterion
     return {
-        "data": dataset.name,
-        "data_fingerprint": dataset.fingerprint,
-        "model": setup.model,
-        "input_shape": list(dataset.input_shape),
-        "classes": dataset.classes,
-        "engine": "plain",
-        "device": settings.device,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "strategy": settings.strategy,
-        "criterion": settings.criterion,
-        "allocation": setup.pruner.allocation.name,
-        "rewind": setup.pruner.rewind.describe(),
-        "controls": list(setup.controls),
-        "seed": settings.seed,
-        "replicates": settings.replicates,
-        "dense_runs_per_replicate": settings.dense_runs,
+        **setup.about,
+        "strategy": method.strategy,
+        "criterion": criterion if isinstance(criterion, str) else name_of(criterion),
+        "allocation": plan.pruner.allocation.name,
+        "rewind": plan.pruner.rewind.describe(),
+        "controls": list(plan.controls),
+        "seed": method.seed,
+        "replicates": len(setup.families),
+        "dense_runs_per_replicate": method.dense_runs,
+        "score": setup.score.name,
         "margin": setup.margin,
-        "alpha": settings.alpha,
-        "recipe": dict(setup.recipe.as_json()),
-        "recipe_digest": setup.recipe.digest,
-        "skipped": dict(setup.scope.skipped),
+        "alpha": method.alpha,
+        "skipped": dict(plan.scope.skipped),
         "tied": dict(setup.tied),
-        "macs_not_counted": list(setup.uncounted),
+        "macs_not_counted": list(setup.work.uncounted) if setup.work else None,
         "versions": {
             "tombola": tombola.__version__,
             "torch": torch.__version__,

@@ -3,11 +3,15 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
+from torch import nn
+
+from tombola.files import write_all
 from tombola.search.levels import Dropped
+from tombola.search.shown import as_html, as_text
 from tombola.stats import Judgement, LevelResults, Results, Run, Verdict, as_json, write_csv
 from tombola.ticket import Ticket, encode, encode_network
 from tombola.types import Masks, Params, TrainOutcome
@@ -50,15 +54,15 @@ class Cost:
     Attributes:
         iterations: training iterations of all runs.
         dense_trainings: the same in units of one dense training.
-        flops_dense: as computed here, every weight multiplied whether pruned or not.
-        flops_effective: what the surviving weights alone need.
+        flops_dense: as computed here, every weight multiplied whether pruned or not; ``None`` where not counted.
+        flops_effective: what the surviving weights alone need; ``None`` where not counted.
         seconds: wall time.
     """
 
     iterations: int
     dense_trainings: float
-    flops_dense: float
-    flops_effective: float
+    flops_dense: float | None
+    flops_effective: float | None
     seconds: float
 
 
@@ -72,6 +76,7 @@ class Chosen:
         trained: the network it trained into; pruned entries are zero.
         buffers: the rest of its state dict.
         tied: further name -> name of the parameter that it shares.
+        network: the trained network as a module, in evaluation mode.
         why: how it was chosen.
     """
 
@@ -80,15 +85,17 @@ class Chosen:
     masks: Masks
     buffers: Params
     tied: Mapping[str, str]
+    network: nn.Module
     why: str
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Finding:
-    """Everything a search found.
+    """Everything a search found. A notebook shows it as a table with its verdict, and so does ``print``.
 
     Attributes:
+        title: what was searched, for a person.
         about: what was run: data, model, engine, strategy, seed, recipe, versions and so on, as plain values.
         levels: level 0 first.
         dense: replicate -> its dense runs.
@@ -96,8 +103,11 @@ class Finding:
         cost: what it took.
         chosen: the subnetwork to save.
         dropped: families that left the search.
+        notes: what a reader should know about how it was run.
+        files: what was written where.
     """
 
+    title: str
     about: Mapping[str, Any]
     levels: tuple[LevelSummary, ...]
     dense: Mapping[int, tuple[Run, ...]]
@@ -105,7 +115,47 @@ class Finding:
     cost: Cost
     chosen: Chosen
     dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict at the certified density, or at the first gate where nothing is certified."""
+        return self.judgement.verdict
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one paragraph, with its numbers."""
+        return self.judgement.sentence
+
+    @property
+    def ticket(self) -> Ticket:
+        """The subnetwork worth keeping: its masks and the values it trains from."""
+        return self.chosen.ticket
+
+    @property
+    def network(self) -> nn.Module:
+        """The trained sparse network, pruned weights zero, in evaluation mode."""
+        return self.chosen.network
+
+    def save(self, folder: Path | str) -> "Finding":
+        """Write ``ticket.safetensors``, ``trained.safetensors``, ``result.json`` and ``results.csv``, all or none.
+
+        Returns:
+            The finding, with the paths in ``files``.
+
+        Raises:
+            CannotWrite: the folder cannot be written, or the disk is full.
+        """
+        files = self.encoded(Path(folder))
+        write_all(files)
+        return replace(self, files={path.stem: path for path in files if path.suffix == ".safetensors"})
+
+    def __repr__(self) -> str:
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     def as_json(self) -> dict[str, Any]:
         """Give the documented JSON object (``docs/json.md``): plain values, fractions, no NaN."""
@@ -118,6 +168,7 @@ class Finding:
             **self.about,
             "replicates_used": replicates,
             "dropped": [vars(one) for one in self.dropped],
+            "notes": list(self.notes),
             "levels": [_level_json(level, replicates, judged.get(level.density)) for level in self.levels],
             "dense_runs": [[run.test_accuracy for run in self.dense[r]] for r in replicates],
             "certified_density": self.judgement.certified_density,
@@ -132,15 +183,15 @@ class Finding:
     def encoded(self, folder: Path) -> dict[Path, bytes]:
         """Give the files of this finding: the ticket, the trained network, the JSON and a table for ``judge``."""
         paths = {"ticket": folder / "ticket.safetensors", "trained": folder / "trained.safetensors"}
-        chosen = self.chosen
-        named = Finding(**{**vars(self), "files": paths})
+        chosen, table = self.chosen, results(self.levels, self.dense)
+        named = replace(self, files=paths)
         text = json.dumps(named.as_json(), indent=1, allow_nan=False) + "\n"
         metadata = {"ticket": chosen.ticket.digest, "density": str(chosen.ticket.density)}
         return {
             paths["ticket"]: encode(chosen.ticket),
             paths["trained"]: encode_network(chosen.trained, chosen.masks, chosen.buffers, metadata, tied=chosen.tied),
             folder / "result.json": text.encode(),
-            folder / "results.csv": write_csv(results(self.levels, self.dense)).encode(),
+            folder / "results.csv": write_csv(table, score=self.judgement.scale).encode(),
         }
 
 

@@ -15,7 +15,7 @@ from tombola.data import load
 from tombola.data.published import PUBLISHED
 from tombola.errors import DataError, Diverged, TicketError
 from tombola.prune.masks import apply
-from tombola.search.setup import builder, check_device
+from tombola.search.named import builder, check_device
 from tombola.ticket import Check, Ticket, encode_network
 from tombola.train.plain import PlainTrainer
 from tombola.train.pool import Pool
@@ -38,7 +38,8 @@ class Isolated:
         reported: the test accuracy that the ticket's search reported, a fraction; ``None`` where it reports none.
         test_examples: how many there are.
         unlike: what differs from the search, so that equal bits cannot be asked for; empty when nothing does.
-        drawn: whether the start values are those that the seed draws; ``None`` where they are of a later step.
+        drawn: whether the initial values are those that the seed draws: the start values, or ``theta_0`` where the
+            ticket has it beside start values of a later step; ``None`` where it has neither.
         tied: further name -> name of the parameter that it shares.
     """
 
@@ -90,11 +91,12 @@ class Isolated:
     def _check_start(self) -> tuple[Check, ...]:
         if self.drawn is None:
             return ()
+        which = "start values" if self.ticket.theta_0 is None else "initial values theta_0"
         if self.drawn:
             closely = "to rounding" if self.unlike else "bit for bit"
-            return (Check("start", True, f"the start values are those that the seed draws, {closely}"),)
+            return (Check("start", True, f"the {which} are those that the seed draws, {closely}"),)
         but = f"; mind that {' and '.join(self.unlike)}" if self.unlike else ""
-        return (Check("start", False, f"the start values are not those that the seed draws{but}"),)
+        return (Check("start", False, f"the {which} are not those that the seed draws{but}"),)
 
     def _check_accuracy(self) -> Check:
         if self.reported is None:
@@ -136,7 +138,7 @@ def isolate(
     Raises:
         TicketError: the provenance lacks something that training needs, or the run cannot be repeated from a file.
         DataError: the data are not the ones that the ticket was found on.
-        TombolaError: the data, network, device or recipe are refused as in :func:`tombola.search.setup.prepare`.
+        TombolaError: the data, network, device or recipe are refused as in :func:`tombola.search.named.prepare`.
     """
     about = ticket.provenance
     _check_repeatable(about)
@@ -167,14 +169,14 @@ def isolate(
     with Pool(PlainTrainer(build, splits, recipe, where), workers) as pool:
         outcome = pool([job])[0]
     unlike = _unlike(about, where)
-    from_init = first == 0 and str(about.get("rewind")).startswith("init:")
+    known = ticket.theta_0 is not None or (first == 0 and str(about.get("rewind")).startswith("init:"))
     return Isolated(
         ticket=ticket,
         outcome=outcome,
         reported=_reported(about),
         test_examples=len(splits(seed).test_y),
         unlike=unlike,
-        drawn=_follows(ticket, models.initial(build, seed), exactly=not unlike) if from_init else None,
+        drawn=_follows(ticket, models.initial(build, seed), exactly=not unlike) if known else None,
         tied=tied,
     )
 
@@ -241,9 +243,10 @@ def _check_data(about: Mapping[str, Any], splits: Splits) -> None:
 
 
 def _follows(ticket: Ticket, init: Snapshot, *, exactly: bool) -> bool:
-    """Whether the ticket starts from theta_0, as drawn again."""
-    drawn = {**apply(init.params, ticket.masks), **init.buffers}
-    stored = {**ticket.start, **ticket.buffers}
+    """Whether the ticket's theta_0 is that drawn again; with its buffers, unless they are of a later step."""
+    drawn, stored = apply(init.params, ticket.masks), ticket.theta_0
+    if stored is None:
+        drawn, stored = {**drawn, **init.buffers}, {**ticket.start, **ticket.buffers}
     return drawn.keys() == stored.keys() and all(
         torch.equal(value, stored[name])
         if exactly

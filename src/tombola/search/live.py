@@ -17,6 +17,7 @@ from tombola.search.find import Observer
 from tombola.search.finding import LevelSummary
 from tombola.search.levels import Dropped
 from tombola.search.setup import Setup
+from tombola.stats import ACCURACY, Scale
 from tombola.types import TrainJob
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -61,7 +62,9 @@ class _Progress:
         self.jobs, self.steps, self.curves = list(jobs), {}, defaultdict(list)
 
     def evaluated(self, job: int, step: int, loss: float, accuracy: float) -> None:  # noqa: ARG002
-        self.curves[job].append(loss)
+        # A loop of the user's own may report how far it is and nothing else.
+        if loss == loss:
+            self.curves[job].append(loss)
         self.steps[job] = step
 
     def stop(self) -> bool:
@@ -74,7 +77,8 @@ class _Progress:
         self.jobs, self.steps = [], {}
         for one in dropped:
             self._say(f"family {one.replicate} leaves the search: {one.arm} {one.sentence}")
-        arms = "  ".join(f"{name} {_mean(summary, name):.2f} %" for name in summary.arms)
+        percent = " %" if self.scale.is_accuracy else ""
+        arms = "  ".join(f"{name} {self.mean(summary, name)}{percent}" for name in summary.arms)
         self._say(
             f"level {summary.level}: {100 * summary.density:.2f} % of the weights  {arms}  "
             f"({_duration(self.elapsed)} so far, {self.left()})"
@@ -97,6 +101,16 @@ class _Progress:
     def elapsed(self) -> float:
         """Seconds since training began."""
         return time.monotonic() - self.began
+
+    @property
+    def scale(self) -> Scale:
+        """How scores are shown."""
+        return ACCURACY if self.setup is None else self.setup.score.fitted(self.setup.margin)
+
+    def mean(self, summary: LevelSummary, arm: str) -> str:
+        """Give the mean score of an arm."""
+        runs = summary.arms[arm].values()
+        return self.scale.value(sum(run.test_accuracy for run in runs) / max(1, len(runs)))
 
     def left(self) -> str:
         """Say how long it may still take."""
@@ -134,12 +148,14 @@ class _View:
         return Group(*parts)
 
     def _levels(self) -> Table:
-        table = Table(title="mean test accuracy, %", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table = Table(
+            title=f"mean {self._progress.scale.heading}", title_justify="left", box=None, padding=(0, 2, 0, 0)
+        )
         arms = list(dict.fromkeys(name for level in self._progress.levels for name in level.arms)) or ["ticket"]
         for heading in ("level", "density", *arms):
             table.add_column(heading, justify="right")
         for level in self._progress.levels[-_SHOWN_LEVELS:]:
-            cells = [f"{_mean(level, name):.2f}" if name in level.arms else "" for name in arms]
+            cells = [self._progress.mean(level, name) if name in level.arms else "" for name in arms]
             table.add_row(str(level.level), f"{100 * level.density:.2f} %", *cells)
         return table
 
@@ -156,23 +172,17 @@ class _View:
 
 
 def _headline(setup: Setup) -> str:
-    asked, families = setup.settings, setup.settings.replicates
+    method, plan, families = setup.method, setup.plan, len(setup.families)
     return (
-        f"{setup.model} on {setup.dataset.name}, {asked.strategy}: "
-        f"{families} {'family' if families == 1 else 'families'}, {_counted(asked.dense_runs, 'dense run')} each, "
-        f"{_counted(len(setup.planned) - 1, 'level')} to {100 * setup.densities[-1]:.2f} % of "
-        f"{sum(setup.planned[0].values()):,} weights, {setup.recipe.iterations:,} iterations a run, engine plain on "
-        f"{asked.device}, {_counted(setup.workers, 'worker')}"
+        f"{setup.title}, {method.strategy}: "
+        f"{families} {'family' if families == 1 else 'families'}, {_counted(method.dense_runs, 'dense run')} each, "
+        f"{_counted(plan.cuts, 'level')} to {100 * plan.densities[-1]:.2f} % of {plan.prunable:,} weights, "
+        f"{setup.iterations:,} iterations a run, {setup.engine}"
     )
 
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _mean(summary: LevelSummary, arm: str) -> float:
-    runs = summary.arms[arm].values()
-    return 100 * sum(run.test_accuracy for run in runs) / max(1, len(runs))
 
 
 def _sparkline(losses: Sequence[float]) -> str:

@@ -1,76 +1,69 @@
 """What a search is asked to do: plain values, validated, torch-free."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from tombola.errors import ImpossibleDensity, InvalidValue, UnknownName
+
+if TYPE_CHECKING:
+    from tombola.prune.evidence import Criterion
 
 STRATEGIES: Final = ("imp", "one-shot", "finetune")
 DEFAULT_RATE: Final = 0.2
 DEFAULT_ROUNDS: Final = 12
+DEFAULT_CONTROLS: Final = ("reinit", "shuffle")
 
 _MOST: Final = {"replicates": 1000, "dense_runs": 1000, "rounds": 1000, "workers": 1024}
 """Bounds that only a slip of the keyboard exceeds."""
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """A search on a data set with our own trainer; ``None`` leaves the choice to the model and the data.
+class Method:
+    """How subnetworks are found and judged, whatever the network, the data and the loop.
 
     Attributes:
-        data: a data set's name, a path, or ``package.module:function``.
-        model: a network's name, or ``package.module:factory``.
         strategy: ``imp``, ``one-shot`` or ``finetune``.
         density: fraction of the prunable weights to keep at the end.
         rounds: levels after the dense one.
         rate: fraction of the survivors pruned in a round; not together with ``density``.
-        criterion: name or dotted path.
-        allocation: name.
+        criterion: name, dotted path, or the function itself.
+        allocation: name; ``None`` for what suits the network.
         min_keep: weights kept in every tensor at least; 0 stops with an error where one would be emptied.
+        scope: what is pruned, a key of :data:`tombola.prune.scope.PRESETS`.
+        exclude: parameters to leave dense, by name or shell pattern.
         rewind: ``init``, ``step:K`` or ``lr``.
         controls: names.
         replicates: families.
         dense_runs: dense runs per family.
         gates: densities at which the verdict is certified.
-        margin: accuracy that may be lost, a fraction.
+        margin: what may be lost, in the score's own unit (accuracy: a fraction); ``None`` for the data set's.
         alpha: error rate of each certificate.
         seed: of everything random.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        workers: processes.
-        recipe: changes to the model's recipe, by field of :class:`~tombola.train.recipe.Recipe`.
     """
 
-    data: str = "digits"
-    model: str | None = None
     strategy: str = "imp"
     density: float | None = None
     rounds: int | None = None
     rate: float | None = None
-    criterion: str = "magnitude"
+    criterion: "str | Criterion" = "magnitude"
     allocation: str | None = None
     min_keep: int = 0
+    scope: str = "weights"
+    exclude: tuple[str, ...] = ()
     rewind: str = "init"
-    controls: tuple[str, ...] = ("reinit", "shuffle")
+    controls: tuple[str, ...] = DEFAULT_CONTROLS
     replicates: int = 5
     dense_runs: int = 3
     gates: tuple[float, ...] | None = None
     margin: float | None = None
     alpha: float = 0.05
     seed: int = 0
-    device: str = "cpu"
-    workers: int | None = None
-    recipe: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise UnknownName.among("strategy", self.strategy, STRATEGIES)
-        for name, most in _MOST.items():
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise InvalidValue(f"{name.replace('_', '-')} is {value}; it is at least 1 and at most {most:,}.")
+        _check_bounds(self, "replicates", "dense_runs", "rounds")
         if self.min_keep < 0:
             raise InvalidValue(f"min-keep is {self.min_keep}; it is at least 0.")
         if self.density is not None and not 0 < self.density < 1:
@@ -87,11 +80,6 @@ class Settings:
             )
         if not 0 < self.alpha < 0.5:
             raise InvalidValue(f"alpha is {self.alpha:g}; an error rate lies between 0 and 0.5.")
-        if self.margin is not None and not (math.isfinite(self.margin) and 0 <= self.margin < 0.5):
-            raise InvalidValue(
-                f"the margin is {self.margin:g}; it is a fraction of accuracy, at least 0 and below 0.5 "
-                "(0.002 is 0.2 points)."
-            )
         if self.gates is not None and not self.gates:
             raise InvalidValue("there are no gates, and the verdict is certified at one at least; None for the usual.")
         for gate in self.gates or ():
@@ -112,11 +100,47 @@ class Settings:
             return 1
         return DEFAULT_ROUNDS
 
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Settings(Method):
+    """A search on a data set with our own trainer; ``None`` leaves the choice to the model and the data.
+
+    Attributes:
+        data: a data set's name, a path, or ``package.module:function``.
+        model: a network's name, or ``package.module:factory``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: processes.
+        recipe: changes to the model's recipe, by field of :class:`~tombola.train.recipe.Recipe`.
+    """
+
+    data: str = "digits"
+    model: str | None = None
+    device: str = "cpu"
+    workers: int | None = None
+    recipe: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_bounds(self, "workers")
+        if self.margin is not None and not 0 <= self.margin < 0.5:
+            raise InvalidValue(
+                f"the margin is {self.margin:g}; it is a fraction of accuracy, at least 0 and below 0.5 "
+                "(0.002 is 0.2 points)."
+            )
+
     def as_json(self) -> dict[str, Any]:
         """Give what decides the result as plain values; the number of workers does not."""
         values = asdict(self)
         del values["workers"]
-        return {**values, "controls": list(self.controls), "gates": list(self.gates) if self.gates else None}
+        return {**values, "gates": list(self.gates) if self.gates else None}
+
+
+def _check_bounds(method: Method, *names: str) -> None:
+    for name in names:
+        value = getattr(method, name)
+        if value is not None and not 1 <= value <= _MOST[name]:
+            raise InvalidValue(f"{name.replace('_', '-')} is {value}; it is at least 1 and at most {_MOST[name]:,}.")
 
 
 def rewind_step(text: str) -> int | None:

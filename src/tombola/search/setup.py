@@ -1,18 +1,16 @@
-"""From settings to networks, data, a recipe and a pruner."""
+"""Everything a search runs on, decided before the first iteration."""
 
 import math
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import Any, Final, cast, final
 
 import torch
 from torch import nn
 
 from tombola import models
-from tombola.data import Dataset, load
 from tombola.errors import InvalidValue, UnknownName
 from tombola.prune.allocation import ALLOCATIONS
 from tombola.prune.controls import CONTROLS, Control
@@ -24,13 +22,10 @@ from tombola.prune.rewinding import Rewind, rewind_learning_rate, rewind_to_init
 from tombola.prune.schedules import Schedule, geometric, ladder
 from tombola.prune.scope import Scope, choose
 from tombola.search.levels import Family
-from tombola.search.settings import DEFAULT_RATE, Settings, rewind_step
-from tombola.stats import default_gates
-from tombola.train.order import BatchOrder
-from tombola.train.presets import preset
-from tombola.train.recipe import Recipe
-from tombola.train.source import Splits
-from tombola.types import Seed, Snapshot
+from tombola.search.settings import DEFAULT_RATE, Method, rewind_step
+from tombola.stats import Scale, default_gates
+from tombola.train.plain import Watcher
+from tombola.types import Params, Snapshot, Step, TrainFn
 
 _NEAR: Final = 1.25
 """A gate may lie this factor beyond the outermost level, which is then taken for it."""
@@ -38,141 +33,156 @@ _NEAR: Final = 1.25
 
 @final
 @dataclass(frozen=True)
-class Setup:
-    """Everything a search runs on, decided before the first iteration.
+class Plan:
+    """What is cut, where and how, and what it is compared with.
 
     Attributes:
-        settings: what was asked.
-        model: the network's name or dotted path.
-        build: makes the network.
-        splits: the data.
-        recipe: how one network is trained.
         scope: what is pruned.
         pruner: how.
-        planned: per level, name -> weights kept; level 0 is dense.
+        levels: per level, name -> weights kept; level 0 is dense.
         gates: the levels at which the verdict is certified, dense to sparse.
-        controls: name -> control.
-        margin: accuracy that may be lost.
-        macs: weight name -> multiply-adds per example, of all weights, prunable or not.
-        uncounted: weights whose multiply-adds are not known.
-        parameters: all parameters of the network, prunable or not.
-        tied: further name -> name of the parameter that it shares.
-        workers: processes.
+        controls: name -> control, run at the gates.
     """
 
-    settings: Settings
-    model: str
-    build: partial[nn.Module]
-    splits: Splits
-    recipe: Recipe
     scope: Scope
     pruner: Pruner
-    planned: tuple[Mapping[str, int], ...]
+    levels: tuple[Mapping[str, int], ...]
     gates: tuple[int, ...]
     controls: Mapping[str, Control]
-    margin: float
-    macs: Mapping[str, int]
-    uncounted: tuple[str, ...]
-    parameters: int
-    tied: Mapping[str, str]
-    workers: int
 
     @property
-    def dataset(self) -> Dataset:
-        """The data set."""
-        return self.splits.dataset
+    def cuts(self) -> int:
+        """How many levels follow the dense one."""
+        return len(self.levels) - 1
+
+    @property
+    def prunable(self) -> int:
+        """How many weights there are to prune."""
+        return sum(self.levels[0].values())
 
     @property
     def densities(self) -> tuple[float, ...]:
         """The density of each level, exactly as it will be."""
-        total = sum(self.planned[0].values())
-        return tuple(sum(counts.values()) / total for counts in self.planned)
+        return tuple(sum(counts.values()) / self.prunable for counts in self.levels)
 
-    def families(self) -> list[Family]:
-        """Draw the replicates' initial values."""
-        draw = partial(models.initial, self.build)
-        seeds = [Seed(self.settings.seed, replicate) for replicate in range(self.settings.replicates)]
-        return [Family(seed, draw(seed), draw) for seed in seeds]
+
+@final
+@dataclass(frozen=True)
+class Work:
+    """What one training iteration computes.
+
+    Attributes:
+        examples: how many are in it.
+        macs: weight name -> multiply-adds per example, of all weights, prunable or not.
+        uncounted: weights whose multiply-adds are not known.
+    """
+
+    examples: int
+    macs: Mapping[str, int]
+    uncounted: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Setup:
+    """A search that is ready to run.
+
+    Attributes:
+        method: what was asked.
+        title: what is searched, for a person.
+        engine: what trains it, for a person.
+        about: what records say of the network, the data and the engine, plain values.
+        build: makes the network.
+        families: the replicates, with their initial values.
+        trainer: gives a training routine for as long as the search takes.
+        iterations: T, of a dense run.
+        plan: what is cut.
+        score: what the runs are judged by.
+        margin: how much of it may be lost.
+        work: for counting operations; ``None`` where it is not known.
+        tied: further name -> name of the parameter that it shares.
+        speed: why the early-stop iteration measures no speed, as far as is known beforehand.
+        notes: what a reader of the result should know.
+    """
+
+    method: Method
+    title: str
+    engine: str
+    about: Mapping[str, Any]
+    build: Callable[[], nn.Module]
+    families: tuple[Family, ...]
+    trainer: Callable[[Watcher], AbstractContextManager[TrainFn]]
+    iterations: Step
+    plan: Plan
+    score: Scale
+    margin: float
+    work: Work | None
+    tied: Mapping[str, str]
+    speed: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """All parameters of the network, prunable or not."""
+        return sum(value.numel() for value in self.families[0].init.params.values())
 
     def total_iterations(self) -> int:
         """Count the training iterations that the whole search takes."""
-        rewind, T = self.pruner.rewind, self.recipe.iterations
+        rewind, T = self.plan.pruner.rewind, self.iterations
         ticket = T if rewind.position == "end" else T - rewind.step
-        levels = len(self.planned) - 1
-        fresh = sum(name == "reinit" for name in self.controls)
-        control = (len(self.controls) - fresh) * ticket + fresh * T
-        family = self.settings.dense_runs * T + levels * ticket + len(self.gates) * control
-        return self.settings.replicates * family
+        fresh = sum(name == "reinit" for name in self.plan.controls)
+        control = (len(self.plan.controls) - fresh) * ticket + fresh * T
+        family = self.method.dense_runs * T + self.plan.cuts * ticket + len(self.plan.gates) * control
+        return len(self.families) * family
 
 
-def prepare(settings: Settings) -> Setup:
-    """Decide everything that can be decided before training.
+def decide(method: Method, module: nn.Module, params: Params, iterations: Step, model: str) -> Plan:
+    """Decide what is cut, before anything is trained.
+
+    Args:
+        method: what was asked.
+        module: the network.
+        params: its parameters.
+        iterations: T, of a dense run.
+        model: the network's name, for the papers' pruning rates; any other text for a network of the user's own.
 
     Raises:
-        TombolaError: a name that is not known, data that are not here or too few, a model with nothing to prune, an
-            impossible density, a layer that would be emptied: everything that can be known now is refused now.
+        TombolaError: a name that is not known, nothing to prune, an impossible density, a layer that would be emptied.
     """
-    check_device(settings.device)
-    criterion = _criterion(settings.criterion)
-    controls = _controls(settings)
-    splits = Splits(partial(load, settings.data))
-    dataset = splits.dataset
-    model = settings.model or ("conv-2" if dataset.name == "cifar-10" else "lenet-300-100")
-    build = builder(model, dataset)
-    recipe = _recipe(settings, model, dataset.name)
-    seed = Seed(settings.seed)
-    BatchOrder(len(splits(seed).train_y), recipe.batch_size, seed)
-    init = models.initial(build, seed)
-    with torch.random.fork_rng(devices=()):
-        module = build()
+    criterion = _criterion(method.criterion)
+    controls = _controls(method)
     multipliers = models.layer_multipliers(model, module)
     never = [name for name, multiplier in multipliers.items() if multiplier == 0]
-    scope = choose(init.params, models.kinds(module), exclude=never)
-    pruner = _pruner(settings, criterion, model, multipliers, recipe)
-    planned = pruner.plan({name: tuple(init.params[name].shape) for name in scope.prunable}, settings.levels)
-    _check_logits(module, dataset)
-    _check_own_values(build, init, module, seed)
-    macs, uncounted = models.macs(module, dataset.input_shape)
-    return Setup(
-        settings=settings,
-        model=model,
-        build=build,
-        splits=splits,
-        recipe=recipe,
-        scope=scope,
-        pruner=pruner,
-        planned=planned,
-        gates=_gates(settings, planned),
-        controls=controls,
-        margin=dataset.margin if settings.margin is None else settings.margin,
-        macs=macs,
-        uncounted=uncounted,
-        parameters=sum(value.numel() for value in init.params.values()),
-        tied=models.tied_names(module),
-        workers=settings.workers or _default_workers(settings.device),
-    )
+    scope = choose(params, models.kinds(module), preset=method.scope, exclude=[*never, *method.exclude])
+    pruner = _pruner(method, criterion, model, multipliers, iterations)
+    levels = pruner.plan({name: tuple(params[name].shape) for name in scope.prunable}, method.levels)
+    return Plan(scope, pruner, levels, _gates(method, levels), controls)
 
 
-def check_device(device: str) -> None:
-    """Raise unless the device is here.
-
-    Raises:
-        InvalidValue: it is no CPU or CUDA device, or not on this machine.
-    """
-    try:
-        kind = torch.device(device)
-    except RuntimeError:
-        raise InvalidValue(f"{device!r} is no device. Known: cpu, cuda, cuda:N.") from None
-    if kind.type not in ("cpu", "cuda"):
-        raise InvalidValue(f"the plain engine runs on cpu and cuda, not on {device!r}.")
-    if kind.type == "cuda" and (not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()):
+def check_own_values(build: Callable[[], nn.Module], module: nn.Module, first: Snapshot, second: Snapshot) -> None:
+    """Refuse a factory that gives two families the same network, or the same values."""
+    with torch.random.fork_rng(devices=()):
+        again = build()
+    if {id(p) for p in again.parameters()} & {id(p) for p in module.parameters()}:
         raise InvalidValue(
-            f"there is no {device!r} here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
-            "Use --device cpu, or install a CUDA build of torch."
+            "the model factory gives the same parameters every time. Let it build a network at each call."
+        )
+    if all(torch.equal(value, second.params[name]) for name, value in first.params.items()):
+        raise InvalidValue(
+            "the model factory gives the same initial values whatever the seed, and families are replicates because "
+            "theirs differ. Let it draw from torch's global generator, and take torch.manual_seed out of it."
         )
 
 
-def _criterion(name: str) -> Criterion:
+def name_of(thing: object) -> str:
+    """Name a function, a class or an object of one as ``module:name``, for records."""
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{getattr(named, '__module__', '?')}:{getattr(named, '__qualname__', '?')}"
+
+
+def _criterion(name: str | Criterion) -> Criterion:
+    if not isinstance(name, str):
+        return name
     if ":" not in name:
         if name not in CRITERIA:
             raise UnknownName.among("criterion", name, CRITERIA, "Your own is 'package.module:function'.")
@@ -183,112 +193,55 @@ def _criterion(name: str) -> Criterion:
     return cast(Criterion, found)
 
 
-def _controls(settings: Settings) -> dict[str, Control]:
-    for name in settings.controls:
+def _controls(method: Method) -> dict[str, Control]:
+    for name in method.controls:
         if name not in CONTROLS:
             raise UnknownName.among("control", name, CONTROLS, "For no controls: --controls none.")
-    if settings.strategy == "one-shot" and "one-shot" in settings.controls:
+    if method.strategy == "one-shot" and "one-shot" in method.controls:
         raise InvalidValue("with --strategy one-shot the control one-shot is the ticket itself. Leave it out.")
-    return {name: CONTROLS[name] for name in settings.controls}
-
-
-def builder(model: str, dataset: Dataset) -> partial[nn.Module]:
-    """Give what builds a network for a data set, by name or dotted path; it can be sent to another process.
-
-    Raises:
-        InvalidValue: a dotted path that leads nowhere.
-    """
-    if ":" in model:
-        return partial(models.call_factory, models.from_path(model), dataset.input_shape, dataset.classes)
-    return partial(models.build, model, dataset.input_shape, dataset.classes)
-
-
-def _check_own_values(build: partial[nn.Module], init: Snapshot, module: nn.Module, seed: Seed) -> None:
-    """Refuse a factory that gives two families the same network, or the same values."""
-    with torch.random.fork_rng(devices=()):
-        again = build()
-    if {id(p) for p in again.parameters()} & {id(p) for p in module.parameters()}:
-        raise InvalidValue(
-            "the model factory gives the same parameters every time. Let it build a network at each call."
-        )
-    other = models.initial(build, replace(seed, replicate=1))
-    if all(torch.equal(value, other.params[name]) for name, value in init.params.items()):
-        raise InvalidValue(
-            "the model factory gives the same initial values whatever the seed, and families are replicates because "
-            "theirs differ. Let it draw from torch's global generator, and take torch.manual_seed out of it."
-        )
-
-
-def _check_logits(module: nn.Module, dataset: Dataset) -> None:
-    """Refuse a network that cannot be trained on these data: one pass of two examples."""
-    module.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=()):
-            logits = module(dataset.train_x[:2].to(next(module.parameters()).device))
-    except Exception as error:
-        raise InvalidValue(
-            f"the network does not take examples of shape {dataset.input_shape}: {type(error).__name__}: {error}. "
-            "Its forward gets a float32 batch of them."
-        ) from error
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if shape != (2, dataset.classes):
-        raise InvalidValue(
-            f"the network makes {shape} of two examples, expected logits of shape {(2, dataset.classes)}: one for each "
-            f"class of {dataset.name!r}."
-        )
-
-
-def _recipe(settings: Settings, model: str, data: str) -> Recipe:
-    changes: dict[str, Any] = dict(settings.recipe or {})
-    known = {field.name for field in fields(Recipe)}
-    for name in changes:
-        if name not in known:
-            raise UnknownName.among("recipe field", name, known)
-    return preset(model, data).recipe(**changes)
+    return {name: CONTROLS[name] for name in method.controls}
 
 
 def _pruner(
-    settings: Settings, criterion: Criterion, model: str, multipliers: Mapping[str, Fraction], recipe: Recipe
+    method: Method, criterion: Criterion, model: str, multipliers: Mapping[str, Fraction], iterations: Step
 ) -> Pruner:
     entry = models.registry().get(model)
-    name = settings.allocation or ("global" if entry and entry.global_ranking else "layer-rates")
+    name = method.allocation or ("global" if entry and entry.global_ranking else "layer-rates")
     if name not in ALLOCATIONS:
         raise UnknownName.among("allocation", name, ALLOCATIONS)
     allocation = ALLOCATIONS[name](multipliers)
     schedule: Schedule
-    if settings.density is not None:
-        schedule = geometric(settings.density, settings.levels)
+    if method.density is not None:
+        schedule = geometric(method.density, method.levels)
     else:
-        schedule = ladder(exact(settings.rate or DEFAULT_RATE))
-    if settings.strategy == "finetune":
+        schedule = ladder(exact(method.rate or DEFAULT_RATE))
+    if method.strategy == "finetune":
         pruner = train_prune_finetune(criterion=criterion, allocation=allocation, schedule=schedule)
     else:
-        alias = imp if settings.strategy == "imp" else one_shot
-        rewind = _rewind(settings, recipe)
+        alias = imp if method.strategy == "imp" else one_shot
+        rewind = _rewind(method, iterations)
         pruner = alias(criterion=criterion, allocation=allocation, schedule=schedule, rewind=rewind)
-    return replace(pruner, min_keep=settings.min_keep)
+    return replace(pruner, min_keep=method.min_keep)
 
 
-def _rewind(settings: Settings, recipe: Recipe) -> Rewind:
-    step = rewind_step(settings.rewind)
-    if settings.rewind == "lr":
+def _rewind(method: Method, iterations: Step) -> Rewind:
+    step = rewind_step(method.rewind)
+    if method.rewind == "lr":
         return rewind_learning_rate()
     if step is None or step == 0:
         return rewind_to_init()
-    if step >= recipe.iterations:
-        raise InvalidValue(
-            f"cannot rewind to step {step}: a run has {recipe.iterations} iterations, so K is below that."
-        )
+    if step >= iterations:
+        raise InvalidValue(f"cannot rewind to step {step}: a run has {iterations} iterations, so K is below that.")
     return rewind_to_step(step)
 
 
-def _gates(settings: Settings, planned: tuple[Mapping[str, int], ...]) -> tuple[int, ...]:
+def _gates(method: Method, planned: tuple[Mapping[str, int], ...]) -> tuple[int, ...]:
     total = sum(planned[0].values())
     densities = [sum(counts.values()) / total for counts in planned]
-    if settings.gates is None:
+    if method.gates is None:
         wanted = default_gates(densities[1:])
     else:
-        wanted = tuple(_nearest(gate, densities[1:]) for gate in settings.gates)
+        wanted = tuple(_nearest(gate, densities[1:]) for gate in method.gates)
     return tuple(sorted({densities.index(density, 1) for density in wanted}))
 
 
@@ -300,9 +253,3 @@ def _nearest(gate: float, densities: list[float]) -> float:
             "Take another gate, or more --rounds."
         )
     return min(densities, key=lambda density: abs(math.log(density / gate)))
-
-
-def _default_workers(device: str) -> int:
-    if not device.startswith("cpu"):
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

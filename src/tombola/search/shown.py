@@ -1,81 +1,181 @@
-"""A finding as a table and sentences for a person."""
+"""A finding as a person sees it: one table and a few sentences, on a terminal and in a notebook."""
 
+from __future__ import annotations
+
+import html
+import io
 import math
-from collections.abc import Iterator, Sequence
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from tombola.cli.verdicts import console, in_words
-from tombola.search.finding import Finding, LevelSummary
-from tombola.stats import Run
+from tombola.stats import LevelVerdict, Run, Scale
 from tombola.stats.comparison import mean_interval
 
+if TYPE_CHECKING:
+    from tombola.search.finding import Finding, LevelSummary
 
-def show_finding(finding: Finding) -> None:
-    """Print the table, the verdict, the cost and the path of the ticket."""
-    screen = console()
-    alpha = finding.judgement.alpha
-    used = set(finding.judgement.replicates)
-    verdicts = {verdict.density: verdict for verdict in finding.judgement.levels}
-    controls = list(dict.fromkeys(name for level in finding.levels for name in level.arms if name != "ticket"))
-    about, families = finding.about, "family" if len(used) == 1 else "families"
-    table = Table(
-        title=f"{about['model']} on {about['data']}, {about['strategy']}, {len(used)} {families}; mean test accuracy "
-        f"in % and early-stop iteration, each with its {100 * (1 - alpha):g} % interval",
-        title_justify="left",
-    )
-    for heading in ("level", "density", "kept"):
-        table.add_column(heading, justify="right")
-    arms = ("ticket", *controls)
-    # On a narrow terminal the early-stop iteration stands under its accuracy.
-    stacked = screen.width < 60 + 26 * len(arms)
-    for arm in arms:
-        table.add_column(arm, justify="right")
-        if not stacked:
-            table.add_column("early stop", justify="right")
-    table.add_column("verdict")
-    for level in finding.levels:
-        cells = [_arm_cells(level, arm, used, alpha) for arm in arms]
-        table.add_row(
-            str(level.level),
-            f"{100 * level.density:.2f} %",
-            f"{level.kept:,}",
-            *(("\n@ ".join(filter(None, pair)) for pair in cells) if stacked else (c for pair in cells for c in pair)),
+_WIDTH_WITHOUT_TERMINAL: Final = 160
+_NARROW: Final = 26
+"""Columns that an arm takes with its early stop beside it; with fewer, the early stop stands under the score."""
+
+
+_NAMED: Final = 3
+"""Parameters named for each reason not to prune; the JSON has all."""
+
+
+@final
+@dataclass(frozen=True)
+class Sheet:
+    """What is shown, before it is laid out.
+
+    Attributes:
+        title: over the table.
+        headings: of the columns before the arms.
+        arms: their names.
+        rows: the cells before the arms, per arm its score and its early stop, and the verdict.
+        under: what the signs in the table mean.
+        notes: sentences about how the search went.
+        verdict: the verdict and its sentence.
+    """
+
+    title: str
+    headings: tuple[str, ...]
+    arms: tuple[str, ...]
+    rows: tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...], str], ...]
+    under: str
+    notes: tuple[str, ...]
+    verdict: str
+
+    @property
+    def with_early_stop(self) -> bool:
+        """Whether any run had one."""
+        return any(early for _, arms, _ in self.rows for _, early in arms)
+
+
+def sheet(finding: Finding) -> Sheet:
+    """Put together what is shown of a finding."""
+    judgement, about = finding.judgement, finding.about
+    used = set(judgement.replicates)
+    verdicts = {verdict.density: verdict for verdict in judgement.levels}
+    arms = tuple(dict.fromkeys(name for level in finding.levels for name in level.arms))
+    scale = judgement.scale
+    families = "family" if len(used) == 1 else "families"
+    rows = tuple(
+        (
+            (str(level.level), f"{100 * level.density:.2f} %", f"{level.kept:,}"),
+            tuple(_cells(level, arm, used, judgement.alpha, scale) for arm in arms),
             in_words(verdicts.get(level.density)),
         )
-    screen.print(table)
-    _show_rest(finding, screen)
+        for level in finding.levels
+    )
+    with_early = any(early for _, cells, _ in rows for _, early in cells)
+    interval = f"{100 * (1 - judgement.alpha):g} % interval"
+    what = f"{scale.heading} and early-stop iteration, each with its {interval}" if with_early else (
+        f"{scale.heading} with its {interval}"
+    )  # fmt: skip
+    return Sheet(
+        title=f"{finding.title}, {about['strategy']}, {len(used)} {families}; mean {what}",
+        headings=("level", "density", "kept"),
+        arms=arms,
+        rows=rows,
+        under="* a gate, where the verdict is certified in sequence"
+        + ("; > at least one minimum at the last evaluation" if with_early else ""),
+        notes=tuple(_notes(finding)),
+        verdict=f"Verdict: {judgement.verdict.value}. {judgement.sentence}",
+    )
 
 
-def _show_rest(finding: Finding, screen: Console) -> None:
+def rendered(finding: Finding, width: int) -> RenderableType:
+    """Lay a finding out for a terminal of a width, in characters."""
+    shown = sheet(finding)
+    table = Table(title=shown.title, title_justify="left")
+    for heading in shown.headings:
+        table.add_column(heading, justify="right")
+    stacked = width < 60 + _NARROW * len(shown.arms)
+    beside = shown.with_early_stop and not stacked
+    for arm in shown.arms:
+        table.add_column(arm, justify="right")
+        if beside:
+            table.add_column("early stop", justify="right")
+    table.add_column("verdict")
+    for first, arms, verdict in shown.rows:
+        cells = [c for pair in arms for c in pair] if beside else ["\n@ ".join(filter(None, pair)) for pair in arms]
+        table.add_row(*first, *cells, verdict)
+    return Group(table, shown.under, *shown.notes, "", shown.verdict, "", *_files(finding))
+
+
+def as_text(finding: Finding) -> str:
+    """Give the table and the sentences as plain text, as wide as the terminal."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    page = io.StringIO()
+    console = Console(file=page, width=width, highlight=False, emoji=False, markup=False, color_system=None)
+    console.print(rendered(finding, width))
+    return page.getvalue().rstrip("\n")
+
+
+def as_html(finding: Finding) -> str:
+    """Give the table and the sentences as HTML for a notebook; every text is escaped."""
+    shown = sheet(finding)
+    early = shown.with_early_stop
+    heads = [*shown.headings, *(h for arm in shown.arms for h in ((arm, "early stop") if early else (arm,))), "verdict"]
+    lines = [f"<table><caption>{html.escape(shown.title)}</caption><thead><tr>"]
+    lines += [f"<th>{html.escape(head)}</th>" for head in heads]
+    lines.append("</tr></thead><tbody>")
+    for first, arms, verdict in shown.rows:
+        cells = [*first, *(c for pair in arms for c in (pair if early else pair[:1])), verdict]
+        lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    lines.append("</tbody></table>")
+    lines += [f"<p>{html.escape(line)}</p>" for line in (shown.under, *shown.notes)]
+    lines.append(f"<p><strong>{html.escape(shown.verdict)}</strong></p>")
+    lines += [f"<p>{html.escape(line)}</p>" for line in _files(finding)]
+    return "".join(lines)
+
+
+def in_words(verdict: LevelVerdict | None) -> str:
+    """Give the verdict of a level as a table cell; an asterisk marks a gate."""
+    if verdict is None:
+        return "dense"
+    mark = "*" if verdict.gate else ""
+    return verdict.verdict.value + mark + (", certified" if verdict.certified else "")
+
+
+def _notes(finding: Finding) -> Iterator[str]:
     about, cost = finding.about, finding.cost
-    screen.print("* a gate, where the verdict is certified in sequence; > at least one minimum at the last evaluation")
     for one in finding.dropped:
-        screen.print(f"Family {one.replicate} left the search at level {one.level}: {one.arm} {one.sentence}.")
+        yield f"Family {one.replicate} left the search at level {one.level}: {one.arm} {one.sentence}."
     if about["skipped"]:
-        screen.print("Not pruned: " + ", ".join(f"{name} ({why})" for name, why in about["skipped"].items()) + ".")
-    for note in (*finding.judgement.notes, *_on_learning(finding)):
-        screen.print(f"Note: {note}")
-    screen.print(
-        f"Cost: {cost.iterations:,} training iterations = {cost.dense_trainings:.1f} dense trainings, "
-        f"{cost.flops_dense:.3g} FLOPs as computed, {cost.flops_effective:.3g} on surviving weights alone, "
+        yield f"Not pruned: {'; '.join(_by_reason(about['skipped']))}."
+    for note in (*finding.notes, *finding.judgement.notes, *_on_learning(finding)):
+        yield f"Note: {note}"
+    flops = ""
+    if cost.flops_dense is not None:
+        flops = f"{cost.flops_dense:.3g} FLOPs as computed, {cost.flops_effective:.3g} on surviving weights alone, "
+    yield (
+        f"Cost: {cost.iterations:,} training iterations = {cost.dense_trainings:.1f} dense trainings, {flops}"
         f"{cost.seconds:.0f} s."
     )
-    screen.print()
-    screen.print(f"Verdict: {finding.judgement.verdict.value}. {finding.judgement.sentence}")
-    screen.print()
-    if finding.files:
-        screen.print(f"Ticket ({finding.chosen.why}): {finding.files['ticket']}")
-        screen.print(f"Trained sparse network: {finding.files['trained']}")
-    else:
-        screen.print("Nothing was saved.")
+
+
+def _by_reason(skipped: Mapping[str, str]) -> Iterator[str]:
+    for why in dict.fromkeys(skipped.values()):
+        names = [name for name, reason in skipped.items() if reason == why]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield f"{', '.join(names[:_NAMED])}{more} ({why})"
 
 
 def _on_learning(finding: Finding) -> Iterator[str]:
     """Warn where matching the dense network means little, because it has hardly learned."""
+    classes = finding.about.get("classes")
+    if classes is None:
+        return
     runs = [run.test_accuracy for runs in finding.dense.values() for run in runs]
-    mean, chance = sum(runs) / len(runs), 1 / finding.about["classes"]
+    mean, chance = sum(runs) / len(runs), 1 / classes
     if mean < (1 + chance) / 2:
         yield (
             f"The dense networks reach {100 * mean:.1f} %, where chance is {100 * chance:.1f} %: to match one that has "
@@ -83,24 +183,34 @@ def _on_learning(finding: Finding) -> Iterator[str]:
         )
 
 
-def _arm_cells(level: LevelSummary, arm: str, used: set[int], alpha: float) -> tuple[str, str]:
+def _files(finding: Finding) -> tuple[str, ...]:
+    if not finding.files:
+        return (f"Ticket: {finding.chosen.why}. Nothing was saved.",)
+    return (
+        f"Ticket ({finding.chosen.why}): {finding.files['ticket']}",
+        f"Trained sparse network: {finding.files['trained']}",
+    )
+
+
+def _cells(level: LevelSummary, arm: str, used: set[int], alpha: float, scale: Scale) -> tuple[str, str]:
     runs = [run for replicate, run in level.arms.get(arm, {}).items() if replicate in used]
     if not runs:
         return "", ""
-    accuracy = _interval([100 * run.test_accuracy for run in runs], alpha, 2)
-    stops = [run.early_stop_iteration for run in runs if run.early_stop_iteration is not None]
-    mark = ">" if _any_censored(runs) else ""
-    return accuracy, mark + _interval([float(stop) for stop in stops], alpha, 0)
+    mean, half = _interval([run.test_accuracy for run in runs], alpha)
+    score = scale.value(mean) + (f" ±{scale.value(half)}" if math.isfinite(half) else "")
+    stops = [float(run.early_stop_iteration) for run in runs if run.early_stop_iteration is not None]
+    if not stops:
+        return score, ""
+    mean, half = _interval(stops, alpha)
+    return score, (">" if _any_censored(runs) else "") + f"{mean:.0f}" + (
+        f" ±{half:.0f}" if math.isfinite(half) else ""
+    )
 
 
 def _any_censored(runs: Sequence[Run]) -> bool:
     return any(run.censored for run in runs)
 
 
-def _interval(values: Sequence[float], alpha: float, digits: int) -> str:
-    if not values:
-        return ""
+def _interval(values: Sequence[float], alpha: float) -> tuple[float, float]:
     interval = mean_interval(values, alpha)
-    half = interval.high - interval.mean
-    text = f"{interval.mean:.{digits}f}"
-    return f"{text} ±{half:.{digits}f}" if math.isfinite(half) else text
+    return interval.mean, interval.high - interval.mean

@@ -1,0 +1,159 @@
+"""From names to a search: a network and data known by name or path, trained by our own trainer."""
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from tombola import models
+from tombola.data import Dataset, load
+from tombola.errors import InvalidValue, UnknownName
+from tombola.search.levels import Family
+from tombola.search.settings import Settings
+from tombola.search.setup import Setup, Work, check_own_values, decide
+from tombola.stats import ACCURACY
+from tombola.train.order import BatchOrder
+from tombola.train.plain import PlainTrainer, Watcher
+from tombola.train.pool import Pool
+from tombola.train.presets import preset
+from tombola.train.recipe import Recipe
+from tombola.train.source import Splits
+from tombola.types import Seed, TrainFn
+
+
+def prepare(settings: Settings) -> Setup:
+    """Decide everything that can be decided before training.
+
+    Raises:
+        TombolaError: a name that is not known, data that are not here or too few, a model with nothing to prune, an
+            impossible density, a layer that would be emptied: everything that can be known now is refused now.
+    """
+    check_device(settings.device)
+    splits = Splits(partial(load, settings.data))
+    dataset = splits.dataset
+    model = settings.model or ("conv-2" if dataset.name == "cifar-10" else "lenet-300-100")
+    build = builder(model, dataset)
+    recipe = _recipe(settings, model, dataset.name)
+    BatchOrder(len(splits(Seed(settings.seed)).train_y), recipe.batch_size, Seed(settings.seed))
+    draw = partial(models.initial, build)
+    init, other = draw(Seed(settings.seed)), draw(Seed(settings.seed, 1))
+    with torch.random.fork_rng(devices=()):
+        module = build()
+    plan = decide(settings, module, init.params, recipe.iterations, model)
+    _check_logits(module, dataset)
+    check_own_values(build, module, init, other)
+    macs, uncounted = models.macs(module, dataset.input_shape)
+    workers = settings.workers or _default_workers(settings.device)
+    speed = None
+    if not recipe.argmin_is_informative:
+        speed = (
+            f"under the {recipe.schedule} schedule the minimum of validation loss lies where the learning rate "
+            "falls, so its iteration measures no speed"
+        )
+    seeds = [Seed(settings.seed, replicate) for replicate in range(settings.replicates)]
+    return Setup(
+        method=settings,
+        title=f"{model} on {dataset.name}",
+        engine=f"engine plain on {settings.device}, {workers} {'worker' if workers == 1 else 'workers'}",
+        about=_about(settings, dataset, model, recipe),
+        build=build,
+        families=tuple(Family(seed, draw(seed), draw) for seed in seeds),
+        trainer=partial(_trainer, build, splits, recipe, settings.device, workers),
+        iterations=recipe.iterations,
+        plan=plan,
+        score=ACCURACY,
+        margin=dataset.margin if settings.margin is None else settings.margin,
+        work=Work(recipe.batch_size, macs, uncounted),
+        tied=models.tied_names(module),
+        speed=speed,
+    )
+
+
+def _trainer(
+    build: partial[nn.Module], splits: Splits, recipe: Recipe, device: str, workers: int, watcher: Watcher
+) -> AbstractContextManager[TrainFn]:
+    return Pool(PlainTrainer(build, splits, recipe, device, watcher=watcher), workers)
+
+
+def _about(settings: Settings, dataset: Dataset, model: str, recipe: Recipe) -> Mapping[str, Any]:
+    return {
+        "data": dataset.name,
+        "data_fingerprint": dataset.fingerprint,
+        "model": model,
+        "input_shape": list(dataset.input_shape),
+        "classes": dataset.classes,
+        "engine": "plain",
+        "device": settings.device,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "recipe": dict(recipe.as_json()),
+        "recipe_digest": recipe.digest,
+    }
+
+
+def check_device(device: str) -> None:
+    """Raise unless the device is here.
+
+    Raises:
+        InvalidValue: it is no CPU or CUDA device, or not on this machine.
+    """
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise InvalidValue(f"{device!r} is no device. Known: cpu, cuda, cuda:N.") from None
+    if kind.type not in ("cpu", "cuda"):
+        raise InvalidValue(f"the plain engine runs on cpu and cuda, not on {device!r}.")
+    if kind.type == "cuda" and (not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()):
+        raise InvalidValue(
+            f"there is no {device!r} here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
+            "Use --device cpu, or install a CUDA build of torch."
+        )
+
+
+def builder(model: str, dataset: Dataset) -> partial[nn.Module]:
+    """Give what builds a network for a data set, by name or dotted path; it can be sent to another process.
+
+    Raises:
+        InvalidValue: a dotted path that leads nowhere.
+    """
+    if ":" in model:
+        return partial(models.call_factory, models.from_path(model), dataset.input_shape, dataset.classes)
+    return partial(models.build, model, dataset.input_shape, dataset.classes)
+
+
+def _check_logits(module: nn.Module, dataset: Dataset) -> None:
+    """Refuse a network that cannot be trained on these data: one pass of two examples."""
+    module.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            logits = module(dataset.train_x[:2].to(next(module.parameters()).device))
+    except Exception as error:
+        raise InvalidValue(
+            f"the network does not take examples of shape {dataset.input_shape}: {type(error).__name__}: {error}. "
+            "Its forward gets a float32 batch of them."
+        ) from error
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (2, dataset.classes):
+        raise InvalidValue(
+            f"the network makes {shape} of two examples, expected logits of shape {(2, dataset.classes)}: one for each "
+            f"class of {dataset.name!r}."
+        )
+
+
+def _recipe(settings: Settings, model: str, data: str) -> Recipe:
+    changes: dict[str, Any] = dict(settings.recipe or {})
+    known = {field.name for field in fields(Recipe)}
+    for name in changes:
+        if name not in known:
+            raise UnknownName.among("recipe field", name, known)
+    return preset(model, data).recipe(**changes)
+
+
+def _default_workers(device: str) -> int:
+    if not device.startswith("cpu"):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,319 @@
+"""The one call for a network and a training loop of the user's own."""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import distributed, nn
+
+from tombola import models
+from tombola.errors import InvalidValue
+from tombola.prune.evidence import Criterion
+from tombola.search.find import Observer, Silent, run
+from tombola.search.finding import Finding
+from tombola.search.levels import Family
+from tombola.search.live import watching
+from tombola.search.settings import DEFAULT_CONTROLS, Method
+from tombola.search.setup import Setup, Work, check_own_values, decide, name_of
+from tombola.stats import Scale
+from tombola.train.own import EvaluateFn, OwnTrainer, TrainLoop
+from tombola.train.plain import Watcher
+from tombola.types import Seed, Snapshot, TrainFn
+
+_MARGIN: Final = 0.005
+"""What accuracy may be lost where nobody says otherwise: half a point."""
+
+_REPLICATES: Final = 5
+
+
+def find(
+    build: Callable[[], nn.Module] | nn.Module,
+    train: TrainLoop,
+    evaluate: EvaluateFn | None = None,
+    *,
+    iterations: int,
+    strategy: str = "imp",
+    density: float | None = None,
+    rounds: int | None = None,
+    rate: float | None = None,
+    criterion: str | Criterion = "magnitude",
+    allocation: str | None = None,
+    min_keep: int = 0,
+    scope: str = "weights",
+    exclude: Sequence[str] = (),
+    rewind: str | int = "init",
+    controls: Sequence[str] | None = None,
+    replicates: int | None = None,
+    dense_runs: int = 3,
+    gates: Sequence[float] | None = None,
+    score: str = "accuracy",
+    margin: float | None = None,
+    alpha: float = 0.05,
+    speed: str | None = None,
+    seed: int = 0,
+    input_shape: tuple[int, ...] | None = None,
+    batch_size: int | None = None,
+    progress: bool | Observer = True,
+) -> Finding:
+    """Search for a winning ticket in a network of your own, trained by a loop of your own, and judge it.
+
+    The search is that of the command line: families of dense runs, cut level by level, the survivors trained from their
+    initial values, and controls of equal density. The loop sees an ordinary module on which masks hold
+    (:func:`tombola.attach.attach`); it may move, wrap and compile it, and use any ``torch.optim`` optimiser.
+
+    Under ``DistributedDataParallel`` every rank makes the same call; masks and start values are compared before each
+    run, and rank 0's scores count. Show and save on rank 0.
+
+    Args:
+        build: makes the network, with random initial values from torch's global generator. A module is accepted: there
+            is one family then, and no ``reinit`` control, for nobody knows how its values were drawn.
+        train: ``train(model, *, seed, iterations, record)`` trains the module in place for ``iterations`` iterations.
+            Everything random in it follows ``seed`` (global generators are seeded by it already). It reports validation
+            with ``record(step, loss=..., accuracy=...)``, steps counted from initialisation, on one grid in every run;
+            without losses there is no speed certificate. Where the search rewinds to a step, training starts at
+            ``record.start``. What it returns, if anything, is the network's final score: that of the test split where
+            there is no ``evaluate``, else of validation.
+        evaluate: ``evaluate(model)`` gives the score on the test split, any number where larger is better. It is called
+            for finished networks only, and decides nothing but the verdict.
+        iterations: of a dense run, T.
+        strategy: ``imp``, ``one-shot`` or ``finetune``.
+        density: fraction of the prunable weights to keep after the last round.
+        rounds: levels after the dense one; 12 by default.
+        rate: fraction of the survivors pruned in a round; 0.2 by default.
+        criterion: ``magnitude``, ``random``, ``pkg.module:function``, or the function.
+        allocation: ``layer-rates`` (the default), ``uniform``, ``global``, ``erk`` or ``lamp``.
+        min_keep: keep at least this many weights in every tensor; 0 refuses to empty one.
+        scope: what is pruned: ``weights``, ``linear``, ``conv``, ``weights+embeddings`` or ``everything``.
+        exclude: parameters to leave dense, by name or shell pattern.
+        rewind: ``init``, a step or ``step:K``, or ``lr``. For a step the loop calls ``record(K)`` there, or hands over
+            its own checkpoint with ``record.checkpoint(K, state_dict)``.
+        controls: names; ``reinit`` and ``shuffle`` by default.
+        replicates: families, 5 by default.
+        dense_runs: dense runs per family: one initialisation, other seeds for the loop.
+        gates: densities at which the verdict is certified.
+        score: what the score is. ``accuracy`` is a fraction; anything else is shown under its name as it is, and needs
+            a ``margin``.
+        margin: what may be lost, in the unit of the score; 0.005 for accuracy.
+        alpha: error rate of each certificate.
+        speed: why the early-stop iteration measures no speed in this loop, if that is so. A learning rate that falls
+            is noticed.
+        seed: of everything random.
+        input_shape: of one example, without the batch. Where this and ``batch_size`` are given, operations are counted.
+        batch_size: examples in an iteration.
+        progress: ``True`` shows it on standard error, ``False`` shows nothing; or an observer of your own.
+
+    Returns:
+        Levels, verdict, ticket, trained network; :meth:`Finding.save` writes them.
+
+    Raises:
+        TombolaError: everything that can be known before training is refused before it; see
+            :func:`tombola.search.setup.decide`. Later: a loop that breaks its contract, ranks that differ, no family
+            that is left.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> x = torch.randn(64, 4)
+        >>> y = (x.sum(1) > 0).long()
+        >>> def train(model, *, seed, iterations, record):
+        ...     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        ...     for step in range(record.start, record.stop):
+        ...         batch = torch.randint(64, (16,))
+        ...         loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+        ...         optimizer.zero_grad()
+        ...         loss.backward()
+        ...         optimizer.step()
+        >>> def evaluate(model):
+        ...     return (model(x).argmax(1) == y).float().mean()
+        >>> def build():
+        ...     return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+        >>> found = find(build, train, evaluate, iterations=20, rounds=2, replicates=3, progress=False)
+        >>> found.ticket.kept, found.ticket.total, found.levels[-1].density < 0.7
+        (63, 96, True)
+    """
+    method_of = partial(
+        Method,
+        strategy=strategy,
+        density=density,
+        rounds=rounds,
+        rate=rate,
+        criterion=criterion,
+        allocation=allocation,
+        min_keep=min_keep,
+        scope=scope,
+        exclude=tuple(exclude),
+        rewind=f"step:{rewind}" if isinstance(rewind, int) else rewind,
+        dense_runs=dense_runs,
+        gates=None if gates is None else tuple(gates),
+        margin=margin,
+        alpha=alpha,
+        seed=seed,
+    )
+    _check_call(build, train, evaluate, iterations)
+    given = isinstance(build, nn.Module)
+    method = method_of(controls=_controls(controls, given), replicates=_replicates(replicates, given))
+    setup = prepare(
+        method, build, train, evaluate, iterations, score=score, speed=speed,
+        example=None if input_shape is None or batch_size is None else (tuple(input_shape), batch_size),
+    )  # fmt: skip
+    with _observer(progress) as observer:
+        return run(setup, observer)
+
+
+def prepare(
+    method: Method,
+    build: Callable[[], nn.Module] | nn.Module,
+    train: TrainLoop,
+    evaluate: EvaluateFn | None,
+    iterations: int,
+    *,
+    score: str,
+    speed: str | None,
+    example: tuple[tuple[int, ...], int] | None,
+) -> Setup:
+    """Decide everything that can be decided before training; the arguments are those of :func:`find`."""
+    scale = Scale(score)
+    margin = _margin(method, scale)
+    factory, draw, families, notes = _families(method, build)
+    init = families[0].init
+    with torch.random.fork_rng(devices=()):
+        module = factory()
+    if draw is not None:
+        check_own_values(factory, module, init, draw(Seed(method.seed, 1)))
+    model = name_of(type(module))
+    work = None
+    if example is not None:
+        macs, uncounted = models.macs(module, example[0])
+        work = Work(example[1], macs, uncounted)
+    return Setup(
+        method=method,
+        title=f"{type(module).__name__} in your own loop",
+        engine="engine own",
+        about={
+            "data": None,
+            "data_fingerprint": None,
+            "model": model,
+            "factory": None if isinstance(build, nn.Module) else name_of(build),
+            "input_shape": None if example is None else list(example[0]),
+            "classes": None,
+            "engine": "own",
+            "loop": name_of(train),
+            "iterations": iterations,
+        },
+        build=factory,
+        families=families,
+        trainer=partial(_trainer, factory, train, evaluate, scale),
+        iterations=iterations,
+        plan=decide(method, module, init.params, iterations, model),
+        score=scale,
+        margin=margin,
+        work=work,
+        tied=models.tied_names(module),
+        speed=speed,
+        notes=notes,
+    )
+
+
+def _trainer(
+    build: Callable[[], nn.Module], train: TrainLoop, evaluate: EvaluateFn | None, scale: Scale, watcher: Watcher
+) -> AbstractContextManager[TrainFn]:
+    return nullcontext(OwnTrainer(build, train, evaluate, watcher, _check_accuracy if scale.is_accuracy else _no_check))
+
+
+def _check_accuracy(score: float) -> None:
+    if not 0 <= score <= 1:
+        raise InvalidValue(
+            f"the network's accuracy is {score:g}; an accuracy is a fraction between 0 and 1. If it is another score, "
+            "name it and say what may be lost: find(..., score='BLEU', margin=0.2)."
+        )
+
+
+def _no_check(_: float) -> None:
+    """Take any finite score."""
+
+
+def _families(
+    method: Method, build: Callable[[], nn.Module] | nn.Module
+) -> tuple[Callable[[], nn.Module], Callable[[Seed], Snapshot] | None, tuple[Family, ...], tuple[str, ...]]:
+    """Give what builds the network, what draws its initial values, the families, and what is to be said of them."""
+    if isinstance(build, nn.Module):
+        copies = partial(copy.deepcopy, build)
+        family = Family(Seed(method.seed), models.initial(copies, Seed(method.seed)))
+        note = (
+            "The network was given as a module, so there is one family and no reinit control, and one family supports "
+            "no verdict. Give a function that builds the network."
+        )
+        return copies, None, (family,), (note,)
+    draw = partial(models.initial, build)
+    seeds = [Seed(method.seed, replicate) for replicate in range(method.replicates)]
+    return build, draw, tuple(Family(seed, draw(seed), draw) for seed in seeds), ()
+
+
+def _controls(controls: Sequence[str] | None, given: bool) -> tuple[str, ...]:
+    if isinstance(controls, str):
+        raise InvalidValue(f"controls is the text {controls!r}; expected a list of names, such as [{controls!r}].")
+    if not given:
+        return DEFAULT_CONTROLS if controls is None else tuple(dict.fromkeys(controls))
+    if controls is None:
+        return tuple(name for name in DEFAULT_CONTROLS if name != "reinit")
+    if "reinit" in controls:
+        raise InvalidValue(
+            "the reinit control draws new initial values, and the network was given as a module. Give a function that "
+            "builds it, or leave reinit out."
+        )
+    return tuple(dict.fromkeys(controls))
+
+
+def _replicates(replicates: int | None, given: bool) -> int:
+    if given and replicates not in (None, 1):
+        raise InvalidValue(
+            f"{replicates} replicates were asked for, and families differ in their initial values, of which a module "
+            "has one set. Give a function that builds the network."
+        )
+    return 1 if given else _REPLICATES if replicates is None else replicates
+
+
+def _margin(method: Method, scale: Scale) -> float:
+    return scale.check_margin(_MARGIN if method.margin is None and scale.is_accuracy else method.margin)
+
+
+def _check_call(build: Any, train: Any, evaluate: Any, iterations: Any) -> None:
+    """Refuse before hours of training what would fail after them."""
+    if not isinstance(build, nn.Module) and not callable(build):
+        raise InvalidValue(
+            f"build is a {type(build).__name__}; expected a function that builds the network, or the network."
+        )
+    if evaluate is not None and not callable(evaluate):
+        raise InvalidValue(f"evaluate is a {type(evaluate).__name__}; expected a function of the network.")
+    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
+        raise InvalidValue(f"iterations is {iterations!r}; expected a whole number, at least 1.")
+    if not callable(train):
+        raise InvalidValue(f"train is a {type(train).__name__}; expected a function.")
+    try:
+        signature = inspect.signature(train)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(None, seed=0, iterations=iterations, record=None)
+    except TypeError as error:
+        raise InvalidValue(
+            f"train{signature} cannot be called as train(model, seed=..., iterations=..., record=...): {error}. Write "
+            "def train(model, *, seed, iterations, record)."
+        ) from error
+
+
+@contextmanager
+def _observer(progress: bool | Observer) -> Iterator[Observer]:
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+    if not progress or not first:
+        yield Silent()
+        return
+    with watching() as observer:
+        yield observer
