@@ -167,6 +167,54 @@ def test_moments_of_an_optimiser_state_loaded_later_are_erased() -> None:  # A20
     assert not any(optimizer.state[model.get_parameter(n)]["exp_avg"][~m].any() for n, m in masks.items())
 
 
+FILLED = {"adam": 2, "adamw": 2, "adamw foreach": 2, "nadam": 2, "radam": 2, "adam amsgrad": 0, "adamw fused": 0}
+
+
+@pytest.mark.parametrize("rule", FILLED)
+def test_no_roots_of_zeros_are_taken_and_nobody_sees_it(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:  # A49
+    """Second moments are filled in for the time of a step where the root of zero is slow; by hand it is the same."""
+    model, plain = mlp(), mlp()
+    masks = half(model)
+    attach(model, masks)
+    plain.load_state_dict(model.state_dict())
+    filled = []
+    real = Pinned.fill
+    monkeypatch.setattr(Pinned, "fill", lambda self, squares: (real(self, squares), filled.append(squares.clone())))
+    ours, by_hand = RULES[rule](model.parameters()), RULES[rule](plain.parameters())
+    for step in range(3):
+        train(model, ours, 1)
+        by_hand.zero_grad()
+        backward(plain, batch())
+        for name, mask in masks.items():
+            plain.get_parameter(name).grad.mul_(mask)
+        by_hand.step()
+        for (name, a), b in zip(model.named_parameters(), plain.parameters(), strict=True):
+            assert torch.equal(a, b), f"{name} after step {step}"
+            assert all(torch.equal(value, by_hand.state[b][slot]) for slot, value in ours.state[a].items())
+    # The first step of all makes the moments.
+    assert len(filled) == (2 * FILLED[rule] if torch.backends.mkl.is_available() else 0)
+    for squares, mask in zip(filled, 2 * list(masks.values()), strict=False):
+        assert (squares[~mask] >= 1).all()
+        assert (squares[mask] < 1).all()
+
+
+def test_with_a_closure_moments_are_left_alone() -> None:
+    model = mlp()
+    masks = half(model)
+    attach(model, masks)
+    optimizer = optim.Adam(model.parameters(), 0.01)
+    train(model, optimizer, 1)
+
+    def closure() -> None:
+        for name, mask in masks.items():
+            assert not optimizer.state[model.get_parameter(name)]["exp_avg_sq"][~mask].any()
+        raise KeyError("a closure that fails")
+
+    with pytest.raises(KeyError):
+        optimizer.step(closure)
+    assert all(not optimizer.state[model.get_parameter(n)]["exp_avg_sq"][~m].any() for n, m in masks.items())
+
+
 def test_weight_decay_neither_moves_nor_counts() -> None:  # A21
     model, plain = mlp(), mlp()
     masks = half(model)

@@ -1,4 +1,4 @@
-"""Exactly k of the best, ties included (acceptance A8)."""
+"""Exactly k of the best, ties included (acceptance A8), of any number (A17)."""
 
 import math
 from fractions import Fraction
@@ -11,8 +11,11 @@ from scipy import stats
 from torch import Tensor
 
 from tombola.errors import ImpossibleDensity, InvalidScores
+from tombola.prune.allocation import Global
 from tombola.prune.counting import half_up
-from tombola.prune.select import keep_top, select
+from tombola.prune.evidence import Evidence
+from tombola.prune.pruner import imp
+from tombola.prune.select import count_top, keep_top, select
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 VALUES = st.sampled_from([-math.inf, -3.0, -0.0, 0.0, 1.0, 1.0, 2.5, 1e30, math.inf])
@@ -118,6 +121,53 @@ def test_shapes_come_back_and_tensors_are_chosen_one_by_one() -> None:
     assert {name: int(mask.sum()) for name, mask in kept.items()} == {"a": 5, "b": 1, "c": 0}
     transposed = select({"a": values["a"].T}, {"a": 5})["a"]
     assert torch.equal(transposed, kept["a"].T), "a strided tensor is ranked like a contiguous one"
+
+
+@given(st.lists(scores(), min_size=1, max_size=5), st.fractions(0, 1, max_denominator=40), st.booleans())
+@settings(deadline=None, max_examples=200)
+def test_several_vectors_are_ranked_as_one(parts: list[Tensor], rate: Fraction, seeded: bool) -> None:
+    pooled = torch.cat(parts)
+    count = half_up(rate * int((pooled > -math.inf).sum()))
+    keep = keep_top(pooled, count, generator() if seeded else None)
+    found = count_top(parts, count, generator() if seeded else None)
+    assert found == [int(part.sum()) for part in keep.split([part.numel() for part in parts])]
+
+
+@given(scores(), st.fractions(0, 1, max_denominator=40))
+@settings(deadline=None, max_examples=100)
+def test_a_stable_sort_chooses_the_same(values: Tensor, rate: Fraction) -> None:
+    count = half_up(rate * int((values > -math.inf).sum()))
+    best = values.argsort(descending=True, stable=True)[:count]
+    assert torch.equal(keep_top(values, count), torch.zeros(len(values), dtype=torch.bool).index_fill_(0, best, True))
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e30])
+def test_every_digit_of_a_score_counts(scale: float) -> None:
+    values = (torch.randn(70_000, dtype=torch.float64, generator=generator()) * scale).float()
+    for part in (values, values.double().add(1e-300), -values.abs(), torch.nextafter(torch.ones(()), values)):
+        for count in (1, 6_999, 35_000, 69_999):
+            assert float(part[keep_top(part, count)].min()) == float(part.sort(descending=True).values[count - 1])
+
+
+# A17
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("seeded", [True, False])
+def test_beyond_two_to_the_24_the_count_is_exact(dtype: torch.dtype, seeded: bool) -> None:
+    """Where float32 stops counting by ones and ``torch.quantile`` refuses; with nothing but ties."""
+    size = 2**24 + 3
+    params = {"a": torch.ones(size, dtype=dtype), "b": torch.full((7,), 2.0, dtype=dtype)}
+    evidence = Evidence(generator=generator() if seeded else None)
+    masks = imp("0.2", allocation=Global()).prune(1, params, {n: p > 0 for n, p in params.items()}, evidence)
+    removed = half_up(Fraction(size + 7, 5))
+    assert int(masks["b"].count_nonzero()) == 7
+    assert int(masks["a"].count_nonzero()) == size - removed
+    assert bool(masks["a"][2**24 :].any()) == seeded, "without a generator the last ones go"
+
+
+# A17, negative control
+def test_the_quantile_of_so_many_is_refused_by_torch() -> None:
+    with pytest.raises(RuntimeError, match="too large"):
+        torch.quantile(torch.ones(2**24 + 3), 0.2)
 
 
 @pytest.mark.gpu

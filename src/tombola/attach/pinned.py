@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,14 @@ _PINNED: "weakref.WeakValueDictionary[int, Pinned]" = weakref.WeakValueDictionar
 """``id(parameter)`` -> what pins it, for the optimiser's hooks, which are handed parameters and nothing else."""
 
 _LOCK: Final = threading.Lock()
+
+
+class _Words(NamedTuple):
+    """The mask as words of ones and zeros, for tensors of one kind; ``None`` for a kind that has no such words."""
+
+    dtype: torch.dtype
+    device: torch.device
+    bits: Tensor | None
 
 
 @final
@@ -33,6 +41,8 @@ class Pinned:
         self.mask = mask.detach().clone()
         self._clean_gradient: tuple[int, int] | None = None
         self._bits: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._latest: _Words | None = None
+        self._ones: Tensor | None = None
         self._hook: RemovableHandle | None = None
         with _LOCK:
             _PINNED[id(param)] = self
@@ -47,7 +57,7 @@ class Pinned:
     def change(self, mask: Tensor) -> None:
         """Hold another mask from now on."""
         self.mask = mask.detach().clone()
-        self._clean_gradient = None
+        self._clean_gradient = self._ones = None
         # In place, so that a captured CUDA graph sees the new mask.
         for (device, dtype), bits in self._bits.items():
             bits.copy_(self.mask.to(device).to(dtype).neg_())
@@ -107,22 +117,33 @@ class Pinned:
         The sign, exponent and mantissa are ANDed with a word of ones or zeros: as fast as a product and 25 to 50 times
         as fast as ``masked_fill_`` on a CPU, and unlike a product it gives +0 for NaN, Inf and negative numbers.
         """
+        # Twice a step for every tensor: what a small network pays is this function, not the memory it moves.
+        kept = self._latest
+        if kept is None or kept.dtype is not tensor.dtype or kept.device != tensor.device:
+            kept = self._latest = self._words_for(tensor)
+        if kept.bits is None:
+            tensor.masked_fill_(~self.mask.to(tensor.device), 0)
+        else:
+            # Through ``data`` (which every caller passes): no version counter moves, so a forward pass may do this
+            # while an earlier one still waits for its backward pass.
+            tensor.view(kept.bits.dtype).bitwise_and_(kept.bits)
+
+    def fill(self, tensor: Tensor) -> None:
+        """Raise the pruned entries of a tensor that is nowhere negative to at least 1, in place."""
+        if self._ones is None or self._ones.dtype is not tensor.dtype or self._ones.device != tensor.device:
+            self._ones = torch.empty_like(tensor, requires_grad=False).copy_(~self.mask)
+        torch.maximum(tensor, self._ones, out=tensor)
+
+    def _words_for(self, tensor: Tensor) -> "_Words":
         dtype = _INTEGERS.get(tensor.element_size())
         if dtype is None or tensor.is_complex():
-            tensor.masked_fill_(~self.mask.to(tensor.device), 0)
-            return
-        # Through ``data`` (which every caller passes): no version counter moves, so a forward pass may do this while
-        # an earlier one still waits for its backward pass.
-        with torch.no_grad():
-            tensor.view(dtype).bitwise_and_(self._bits_for(tensor, dtype))
-
-    def _bits_for(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+            return _Words(tensor.dtype, tensor.device, None)
         key = (tensor.device, dtype)
         if key not in self._bits:
             self._bits = {k: v for k, v in self._bits.items() if k[0] == tensor.device}
             bits = torch.empty_like(tensor, dtype=dtype, requires_grad=False)
             self._bits[key] = bits.copy_(self.mask).neg_()
-        return self._bits[key]
+        return _Words(tensor.dtype, tensor.device, self._bits[key])
 
 
 @final

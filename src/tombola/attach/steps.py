@@ -1,6 +1,7 @@
 """What happens around every optimiser step: moments and gradients before it, weights after it."""
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
@@ -38,6 +39,11 @@ _KEEP_ZEROS: Final = frozenset({
 """Rules that treat every entry alone: a zero with zero gradient and zero moments stays zero, exactly. One pass over the
 weights less. Not Muon, whose update mixes the entries of a matrix, nor LBFGS and Adafactor."""
 
+_ROOTS: Final = frozenset({torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam})
+"""Rules that divide by the root of ``exp_avg_sq``. The root of zero takes five times as long as that of another number
+in the Intel library that torch has on x86, so that a step of Adam under a mask would take half as long again. During a
+step the pruned entries are therefore not zero there; what they divide is."""
+
 _HOOKS: Final[list[RemovableHandle]] = []
 
 
@@ -61,7 +67,7 @@ def _pinned_in(optimizer: Optimizer) -> list[Pinned]:
     return [pinned for pinned in every if pinned is not None]
 
 
-def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ARG001
+def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     found = _pinned_in(optimizer)
     if not found:
         return
@@ -78,13 +84,33 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa:
         pinned.ensure_hook()
         # Masked at accumulation already, unless somebody assigned the gradient or added noise to it.
         pinned.clean_changed_gradient()
+    # A closure may fail, or look at the moments.
+    if len(args) < 2 and not kwargs:
+        for pinned, squares in _squares(optimizer):
+            pinned.fill(squares)
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ARG001
+    for pinned, squares in _squares(optimizer):
+        pinned.clean(squares)
     # Subclasses may do more than their parent, so only torch's own classes are taken at their word.
     if type(optimizer) not in _KEEP_ZEROS:
         for pinned in _pinned_in(optimizer):
             pinned.clean_weight()
+
+
+def _squares(optimizer: Optimizer) -> Iterator[tuple[Pinned, Tensor]]:
+    """Find the second moments, on the CPU, whose roots are taken one tensor at a time."""
+    if type(optimizer) not in _ROOTS or not torch.backends.mkl.is_available():
+        return
+    for group in optimizer.param_groups:
+        if group.get("fused") or group.get("amsgrad") or group.get("differentiable"):
+            continue
+        for param in group["params"]:
+            pinned = pinned_by(param)
+            squares = optimizer.state.get(param, {}).get("exp_avg_sq") if pinned is not None else None
+            if pinned is not None and squares is not None and squares.device.type == "cpu":
+                yield pinned, squares.data
 
 
 def _clean_moments(optimizer: Optimizer, pinned: Pinned, before: Tensor | None) -> None:

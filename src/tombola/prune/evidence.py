@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, final
+from typing import Any, Final, Protocol, final
 
 import torch
 from torch import Tensor
 
 from tombola.errors import InvalidScores, MissingEvidence, ShapeMismatch, TombolaError
 from tombola.types import Masks, Params, Scores
+
+_PART: Final = 1 << 14
 
 
 @final
@@ -57,8 +59,14 @@ class Criterion(Protocol):
 
 
 def only_alive(scores: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
-    """Set the scores of pruned entries to ``-inf``, so that pruning is monotone whatever the criterion says."""
-    return {name: score.masked_fill(~masks[name], -torch.inf) for name, score in scores.items()}
+    """Set the scores of pruned entries to ``-inf``, so that pruning is monotone whatever the criterion says.
+
+    Scores of which that is true already are not copied.
+    """
+    return {
+        name: score.masked_fill(~masks[name], -torch.inf) if _any(_revived, score, masks[name]) else score
+        for name, score in scores.items()
+    }
 
 
 def scored(criterion: Criterion, params: Params, masks: Masks, evidence: Evidence) -> dict[str, Tensor]:
@@ -108,9 +116,23 @@ def scored(criterion: Criterion, params: Params, masks: Masks, evidence: Evidenc
                 f"the criterion gave {name!r} scores on {score.device}, and its mask is on {mask.device}. "
                 "Scores stay where the weights are."
             )
-        if bool(score[mask].isnan().any()):
+        if _any(_is_nan, score, mask):
             raise InvalidScores(
                 f"the criterion gave NaN for weights of {name!r}, and NaN has no rank. A run that diverged must not "
                 "make a mask; look at the loss, or lower the learning rate."
             )
     return only_alive({name: scores[name].detach() for name in masks}, masks)
+
+
+def _is_nan(scores: Tensor, mask: Tensor) -> Tensor:
+    return scores.isnan() & mask
+
+
+def _revived(scores: Tensor, mask: Tensor) -> Tensor:
+    return (scores != -torch.inf) & ~mask
+
+
+def _any(test: Callable[[Tensor, Tensor], Tensor], scores: Tensor, mask: Tensor) -> bool:
+    """Say whether a test holds of any score and mask; a part at a time, for the sake of memory."""
+    parts = zip(scores.reshape(-1).split(_PART), mask.reshape(-1).split(_PART), strict=True)
+    return any(bool(test(*part).any()) for part in parts)

@@ -107,7 +107,7 @@ class Pruner:
                 raise EmptiedLayer(
                     f"the cut would empty {name!r}: 0 of its {alive[name]} weights would be left, and nothing passes "
                     "an empty layer. Prune less, choose another allocation (erk and lamp spare small layers), or ask "
-                    "for a minimum per layer (--min-keep 1; in Python Pruner(min_keep=1))."
+                    "for a minimum per layer (--min-keep 1; in Python min_keep=1)."
                 )
         return filled
 

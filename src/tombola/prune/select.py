@@ -1,11 +1,12 @@
 """From scores and exact counts to masks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from tombola.errors import ImpossibleDensity, InvalidScores
+from tombola.prune.ranking import Pool
 from tombola.types import Scores
 
 
@@ -47,28 +48,40 @@ def keep_top(scores: Tensor, count: int, generator: torch.Generator | None = Non
         >>> keep_top(torch.tensor([1.0, 1.0, 1.0, 0.0]), 2)
         tensor([ True,  True, False, False])
     """
-    if bool(scores.isnan().any()):
+    pool = Pool([scores])
+    _check(pool, count, name)
+    found = torch.zeros_like(scores, dtype=torch.bool)
+    if count:
+        (marks,) = pool.best(count, generator)
+        first = 0
+        for chunk in marks:
+            found[first : first + chunk.numel()] = chunk
+            first += chunk.numel()
+    return found
+
+
+def count_top(scores: Sequence[Tensor], count: int, generator: torch.Generator | None = None) -> list[int]:
+    """Say how many of the ``count`` largest scores of several vectors are in each; as :func:`keep_top` on all in one.
+
+    Args:
+        scores: float, of any lengths and dtypes; without any, ``count`` is 0.
+        count: how many there are together.
+        generator: breaks ties; ``None`` prefers earlier entries of earlier vectors.
+    """
+    pool = Pool(scores)
+    _check(pool, count, "all")
+    if not count:
+        return [0] * len(scores)
+    return [sum(int(torch.count_nonzero(chunk)) for chunk in marks) for marks in pool.best(count, generator)]
+
+
+def _check(pool: Pool, count: int, name: str) -> None:
+    """Raise unless the scores have a rank and there are enough of them."""
+    if nans := pool.nans():
         raise InvalidScores(
-            f"{int(scores.isnan().sum())} of the {scores.numel()} scores of {name!r} are NaN, and NaN has no rank. "
+            f"{nans} of the {pool.size()} scores of {name!r} are NaN, and NaN has no rank. "
             "A run that diverged must not make a mask; look at the loss, or lower the learning rate."
         )
-    left = int((scores > -torch.inf).sum())
+    left = pool.left()
     if not 0 <= count <= left:
-        raise ImpossibleDensity(
-            f"asked to keep {count} weights of {name!r}, which has {left} of {scores.numel()} left."
-        )
-    if count == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    # The count-th largest value; only the entries equal to it are in doubt. On the CPU kthvalue takes a third of a
-    # sort's time; on CUDA it raises under torch.use_deterministic_algorithms.
-    if scores.device.type == "cpu":
-        threshold = scores.kthvalue(scores.numel() - count + 1).values
-    else:
-        threshold = scores.sort().values[-count]
-    keep = scores > threshold
-    tied = (scores == threshold).nonzero().reshape(-1)
-    missing = count - int(keep.sum())
-    if generator is not None and missing < tied.numel():
-        tied = tied[torch.randperm(tied.numel(), generator=generator).to(tied.device)]
-    keep[tied[:missing]] = True
-    return keep
+        raise ImpossibleDensity(f"asked to keep {count} weights of {name!r}, which has {left} of {pool.size()} left.")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tombola.prune.counting import Counts, Cut, Shapes, apportion, size_of
-from tombola.prune.select import keep_top
+from tombola.prune.select import count_top
 from tombola.types import Masks, Scores
 
 
@@ -45,7 +45,5 @@ def pooled_counts(
     scores: Mapping[str, Tensor], masks: Masks, total: int, generator: torch.Generator | None
 ) -> dict[str, int]:
     """Keep the ``total`` largest scores of all tensors and count them in each."""
-    pooled = torch.cat([scores[name].reshape(-1) for name in masks])
-    chosen = keep_top(pooled, total, generator)
-    parts = chosen.split([mask.numel() for mask in masks.values()])
-    return {name: int(part.sum()) for name, part in zip(masks, parts, strict=True)}
+    found = count_top([scores[name].reshape(-1) for name in masks], total, generator)
+    return dict(zip(masks, found, strict=True))
