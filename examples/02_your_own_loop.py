@@ -96,7 +96,7 @@ def main() -> None:
     def train(model: nn.Module, *, seed: int, iterations: int, record: tombola.Record) -> None:
         order = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
-        for step in range(1, iterations + 1):
+        for step in range(record.start + 1, record.start + iterations + 1):
             x, y = windows(training, torch.randint(len(training) - CONTEXT, (batch,), generator=order))
             loss = functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
             optimizer.zero_grad()

@@ -84,8 +84,8 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
 
 
 def test_check_writable(tmp_path: Path) -> None:
-    check_writable(tmp_path / "new")
-    assert list((tmp_path / "new").iterdir()) == []
+    check_writable(tmp_path / "new" / "deeper")
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotWrite, match="cannot write into"):
         check_writable(tmp_path / "file")

@@ -51,14 +51,17 @@ def check_writable(folder: Path) -> None:
     """Find out before a long computation whether ``folder`` can be made and written.
 
     Raises:
-        CannotWrite: it cannot; a folder that was made to find out stays.
+        CannotWrite: it cannot. A folder that was made to find out is taken away again.
     """
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
     if folder.is_file():
         raise CannotWrite(f"cannot write into {folder}: it is a file, and a folder is expected. Choose another path.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        for part in made:
+            part.rmdir()
     except OSError as error:
         raise CannotWrite(f"cannot write into {folder}: {error.strerror or error}. {_advice(error)}") from error
 

@@ -43,7 +43,7 @@ from tombola.search.settings import Settings, rewind_step
         ({"rewind": "step"}, InvalidValue, "Known: init, step:K"),
         ({"rewind": "step:-3"}, InvalidValue, "Known: init, step:K"),
         ({"rewind": f"step:{ITERATIONS}"}, InvalidValue, "K is below that"),
-        ({"strategy": "finetune", "rewind": "lr"}, InvalidValue, "takes no --rewind"),
+        ({"strategy": "finetune", "rewind": "lr"}, InvalidValue, "takes no rewind"),
         ({"density": 0.0, "rate": None}, ImpossibleDensity, "above 0 and below 1"),
         ({"density": 20.0, "rate": None}, ImpossibleDensity, "For 20 % write 0.2"),
         ({"density": 1e-9, "rate": None}, ImpossibleDensity, "least density"),

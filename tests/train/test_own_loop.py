@@ -70,6 +70,11 @@ def train(
             record(step + 1, loss=loss_, accuracy=accuracy)
 
 
+def nudge(model: nn.Module) -> None:
+    with torch.no_grad():
+        model[4].bias.add_(0.1)  # type: ignore[index, operator]
+
+
 def score(model: nn.Module) -> float:
     split = SPLITS(SEED)
     assert not model.training
@@ -130,6 +135,7 @@ def test_global_generators_are_seeded_and_the_callers_left_alone() -> None:
     drawn: list[tuple[float, float, float]] = []
 
     def loop(model: nn.Module, *, seed: int, iterations: int, record: Record) -> float:  # noqa: ARG001
+        nudge(model)
         drawn.append((random.random(), float(numpy.random.rand()), float(torch.rand(()))))
         return 0.5
 
@@ -156,6 +162,7 @@ def test_what_an_outcome_holds_without_reports() -> None:
 
 def test_accuracy_alone_gives_no_early_stop() -> None:
     def loop(model: nn.Module, *, seed: int, iterations: int, record: Record) -> None:  # noqa: ARG001
+        nudge(model)
         for step in (4, 8, 12):
             record(step, accuracy=torch.tensor(step / 20))
 
@@ -167,6 +174,7 @@ def test_accuracy_alone_gives_no_early_stop() -> None:
 
 def test_what_a_loop_returns_is_the_score_only_without_evaluate() -> None:
     def loop(model: nn.Module, *, seed: int, iterations: int, record: Record) -> Any:  # noqa: ARG001
+        nudge(model)
         return numpy.float32(0.25)
 
     (found,) = own(loop, None)([job()])
@@ -249,6 +257,7 @@ def test_weights_written_by_hand_and_masked_again_are_fine() -> None:
 def test_a_report_before_training_is_not_part_of_the_curve() -> None:
     def loop(model: nn.Module, *, seed: int, iterations: int, record: Record) -> None:  # noqa: ARG001
         record(0, loss=0.1)
+        nudge(model)
         record(6, loss=0.5)
 
     (found,) = own(loop)([job()])

@@ -42,6 +42,8 @@ def resolve(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
         ShapeMismatch: a mask without a parameter, or of another shape.
         InvalidValue: a mask that is not bool; a parameter that cannot be masked in place; two masks for one parameter.
     """
+    if not isinstance(masks, Mapping):
+        raise InvalidValue(f"the masks are a {type(masks).__name__}; expected parameter name -> bool tensor.")
     if any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules()):
         raise InvalidValue("masks and FullyShardedDataParallel do not go together. Train with DistributedDataParallel.")
     every = dict(model.named_parameters(remove_duplicate=False))

@@ -15,7 +15,11 @@ def judge(
     /,
     *,
     score: Annotated[
-        str, Parameter(help="What the test_accuracy columns hold: accuracy, or any score of which more is better.")
+        str,
+        Parameter(
+            help="What the test_accuracy columns hold: accuracy, or any score of which more is better; "
+            "--score=-loss for a name that begins with a dash."
+        ),
     ] = "accuracy",
     margin: Annotated[
         float | None,

@@ -87,6 +87,7 @@ def scored(criterion: Criterion, params: Params, masks: Masks, evidence: Evidenc
             their mask, or NaN for a weight that is left.
         ShapeMismatch: scores of another shape than their mask.
     """
+    before = _versions(params), _versions(masks)
     try:
         scores = criterion(params, masks, evidence)
     except TombolaError:
@@ -96,6 +97,11 @@ def scored(criterion: Criterion, params: Params, masks: Masks, evidence: Evidenc
             f"the criterion failed with {type(error).__name__}: {error}. It is called as (params, masks, evidence) and "
             "gives name -> scores."
         ) from error
+    if (_versions(params), _versions(masks)) != before:
+        raise InvalidScores(
+            "the criterion writes to the weights or masks that it is given, in place, and they are trained on. Let it "
+            "make new tensors (abs, not abs_)."
+        )
     if not isinstance(scores, Mapping):
         raise InvalidScores(f"the criterion gave a {type(scores).__name__}. A criterion gives name -> tensor.")
     for name, mask in masks.items():
@@ -122,6 +128,11 @@ def scored(criterion: Criterion, params: Params, masks: Masks, evidence: Evidenc
                 "make a mask; look at the loss, or lower the learning rate."
             )
     return only_alive({name: scores[name].detach() for name in masks}, masks)
+
+
+def _versions(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Count the writes to each tensor; those made under ``torch.inference_mode`` keep no count."""
+    return {name: -1 if value.is_inference() else value._version for name, value in tensors.items()}
 
 
 def _is_nan(scores: Tensor, mask: Tensor) -> Tensor:

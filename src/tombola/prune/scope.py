@@ -1,7 +1,7 @@
 """Which tensors may be pruned, and which were left alone and why."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -32,7 +32,14 @@ class Scope:
     skipped: Mapping[str, str]
 
 
-def choose(params: Params, kinds: Mapping[str, str], *, preset: str = "weights", exclude: Sequence[str] = ()) -> Scope:
+def choose(
+    params: Params,
+    kinds: Mapping[str, str],
+    *,
+    preset: str = "weights",
+    exclude: Sequence[str] = (),
+    frozen: Collection[str] = (),
+) -> Scope:
     """Decide which parameters are prunable.
 
     Args:
@@ -41,6 +48,7 @@ def choose(params: Params, kinds: Mapping[str, str], *, preset: str = "weights",
             ``norm``, ``embedding``, ``bias`` or ``other``.
         preset: a key of ``PRESETS``.
         exclude: names to leave dense, or shell patterns of them such as ``"*.shortcut.weight"``.
+        frozen: names that are not trained, so that training says nothing about them.
 
     Returns:
         The prunable names, and a reason for each skipped one: nothing is left out in silence.
@@ -60,9 +68,11 @@ def choose(params: Params, kinds: Mapping[str, str], *, preset: str = "weights",
     for name, value in params.items():
         kind = kinds.get(name, "other")
         if kind not in PRESETS[preset]:
-            skipped[name] = "of a layer type that is not known" if kind == "other" else f"of kind {kind}"
+            skipped[name] = _unlike(name, kind)
         elif any(_matches(name, pattern) for pattern in exclude):
             skipped[name] = "excluded by name"
+        elif name in frozen:
+            skipped[name] = "frozen: it requires no gradient"
         elif not value.is_floating_point():
             skipped[name] = f"not a floating-point tensor ({value.dtype})"
         elif value.numel() == 0:
@@ -75,6 +85,13 @@ def choose(params: Params, kinds: Mapping[str, str], *, preset: str = "weights",
             f"parameters, and it has {_listing(skipped) or 'no parameters'}. Choose a wider scope."
         )
     return Scope(tuple(prunable), skipped)
+
+
+def _unlike(name: str, kind: str) -> str:
+    if kind != "other":
+        return f"of kind {kind}"
+    behind = "parametrizations." in name
+    return "behind a parametrization; scope 'everything' takes it" if behind else "of a layer type that is not known"
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -4,7 +4,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
 import numpy
@@ -16,14 +16,14 @@ from tombola.prune.masks import apply, fingerprint, kept, total
 from tombola.search.finding import Chosen, Cost, Finding, LevelSummary, results, run_of
 from tombola.search.levels import TICKET, Dropped, Level, search
 from tombola.search.named import prepare
-from tombola.search.noticed import Noticed, no_speed, notes_on, notice
+from tombola.search.noticed import Noticed, check_budgets, no_speed, notes_on, notice
 from tombola.search.settings import Settings
 from tombola.search.setup import Setup, name_of
 from tombola.stats import Judgement, LevelVerdict, Run, Verdict, judge
 from tombola.ticket import Ticket
 from tombola.train.cost import flops_per_example
 from tombola.train.plain import Watcher, load
-from tombola.types import Curve, Masks, Params, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
+from tombola.types import Curve, Masks, Snapshot, TrainFn, TrainJob, TrainOutcome
 
 
 class Observer(Watcher, Protocol):
@@ -93,6 +93,7 @@ def run(setup: Setup, observer: Observer | None = None) -> Finding:
 
         for level in _levels(setup, train):
             observer.level_done(book.enter(level), level.dropped)
+            check_budgets(book.noticed)
     judgement = _judge(setup, book)
     return Finding(
         title=setup.title,
@@ -127,15 +128,15 @@ class _Candidate:
     """A ticket that may be chosen, with what is saved of its run and no more.
 
     Attributes:
+        start: what it started from, survivors only: a masked tensor as the vector of its kept values.
+        end: what it trained into, likewise.
         validation: what validation says of it, smaller is better; ``None`` where the loop reported nothing.
     """
 
     masks: Masks
     parent: Masks
     start: Snapshot
-    end_step: Step
-    trained: Params
-    buffers: Params
+    end: Snapshot
     validation: float | None
     run: Run
 
@@ -173,10 +174,8 @@ class _Book:
                 r: _Candidate(
                     masks=level.masks[r],
                     parent=self._parents[r],
-                    start=level.starts[r],
-                    end_step=outcome.end.step,
-                    trained=outcome.end.params,
-                    buffers=outcome.end.buffers,
+                    start=_survivors(level.starts[r], level.masks[r]),
+                    end=_survivors(outcome.end, level.masks[r]),
                     validation=_validation(outcome.curve),
                     run=run_of(outcome),
                 )
@@ -256,6 +255,7 @@ def _choose(setup: Setup, book: _Book, judgement: Judgement) -> Chosen:
         replicate = min(among)
         why = f"{why}; of its families the first, for the loop reported no validation to choose by"
     best = among[replicate]
+    start, end = _whole(best.start, best.masks), _whole(best.end, best.masks)
     lineage = book.lineage[replicate][: level + 1]
     if setup.plan.pruner.from_dense:
         lineage = [lineage[0], lineage[-1]]
@@ -269,36 +269,48 @@ def _choose(setup: Setup, book: _Book, judgement: Judgement) -> Chosen:
         "certified": dict(judgement.certified),
         "chosen": why,
         "reported": vars(best.run),
-        "start_step": best.start.step,
-        "end_step": best.end_step,
+        "start_step": start.step,
+        "end_step": end.step,
         "lineage": lineage,
     }
     init = next(family.init for family in setup.families if family.replicate == replicate)
-    late = setup.plan.pruner.rewind.keeps_start_values and best.start.step > 0
+    late = setup.plan.pruner.rewind.keeps_start_values and start.step > 0
     ticket = Ticket(
-        start=best.start.params,
+        start=start.params,
         masks=best.masks,
-        buffers=best.start.buffers,
+        buffers=start.buffers,
         provenance=provenance,
         theta_0=apply(init.params, best.masks) if late else None,
         parent=best.parent if len(lineage) > 2 else None,
     )
     return Chosen(
         ticket=ticket,
-        trained=best.trained,
+        trained=end.params,
         masks=best.masks,
-        buffers=best.buffers,
+        buffers=end.buffers,
         tied=setup.tied,
-        network=_network(setup, best),
+        network=_network(setup, end),
         why=why,
     )
 
 
-def _network(setup: Setup, best: _Candidate) -> nn.Module:
+def _survivors(snapshot: Snapshot, masks: Masks) -> Snapshot:
+    params = {name: value[masks[name]] if name in masks else value for name, value in snapshot.params.items()}
+    return replace(snapshot, params=params, optimizer=None)
+
+
+def _whole(snapshot: Snapshot, masks: Masks) -> Snapshot:
+    params = dict(snapshot.params)
+    for name, mask in masks.items():
+        params[name] = torch.zeros(mask.shape, dtype=params[name].dtype).masked_scatter_(mask, params[name])
+    return replace(snapshot, params=params)
+
+
+def _network(setup: Setup, end: Snapshot) -> nn.Module:
     """Build the trained sparse network, in evaluation mode."""
     with torch.random.fork_rng(devices=()):
         network = setup.build()
-    load(network, Snapshot(best.end_step, best.trained, best.buffers))
+    load(network, end)
     return network.eval()
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Final
@@ -85,7 +85,8 @@ def find(
         rounds: levels after the dense one; 12 by default.
         rate: fraction of the survivors pruned in a round; 0.2 by default.
         criterion: ``magnitude``, ``random``, ``pkg.module:function``, or the function.
-        allocation: ``layer-rates`` (the default), ``uniform``, ``global``, ``erk`` or ``lamp``.
+        allocation: ``layer-rates`` (the default: every tensor at one rate, the last linear one at half of it, as in the
+            paper), ``uniform``, ``global``, ``erk`` or ``lamp``.
         min_keep: keep at least this many weights in every tensor; 0 refuses to empty one.
         scope: what is pruned: ``weights``, ``linear``, ``conv``, ``weights+embeddings`` or ``everything``.
         exclude: parameters to leave dense, by name or shell pattern.
@@ -145,15 +146,16 @@ def find(
         allocation=allocation,
         min_keep=min_keep,
         scope=scope,
-        exclude=tuple(exclude),
+        exclude=_listed("exclude", exclude),
         rewind=f"step:{rewind}" if isinstance(rewind, int) else rewind,
         dense_runs=dense_runs,
-        gates=None if gates is None else tuple(gates),
+        gates=None if gates is None else _listed("gates", gates),
         margin=margin,
         alpha=alpha,
         seed=seed,
     )
     _check_call(build, train, evaluate, iterations)
+    _check_rest(score, speed, progress)
     given = isinstance(build, nn.Module)
     method = method_of(controls=_controls(controls, given), replicates=_replicates(replicates, given))
     setup = prepare(
@@ -182,6 +184,7 @@ def prepare(
     init = families[0].init
     with torch.random.fork_rng(devices=()):
         module = factory()
+    plan = decide(method, module, init.params, iterations, name_of(type(module)))
     if draw is not None:
         check_own_values(factory, module, init, draw(Seed(method.seed, 1)))
     model = name_of(type(module))
@@ -208,7 +211,7 @@ def prepare(
         families=families,
         trainer=partial(_trainer, factory, train, evaluate, scale),
         iterations=iterations,
-        plan=decide(method, module, init.params, iterations, model),
+        plan=plan,
         score=scale,
         margin=margin,
         work=work,
@@ -254,18 +257,21 @@ def _families(
 
 
 def _controls(controls: Sequence[str] | None, given: bool) -> tuple[str, ...]:
-    if isinstance(controls, str):
-        raise InvalidValue(f"controls is the text {controls!r}; expected a list of names, such as [{controls!r}].")
+    named = DEFAULT_CONTROLS if controls is None else tuple(dict.fromkeys(_listed("controls", controls)))
     if not given:
-        return DEFAULT_CONTROLS if controls is None else tuple(dict.fromkeys(controls))
-    if controls is None:
-        return tuple(name for name in DEFAULT_CONTROLS if name != "reinit")
-    if "reinit" in controls:
+        return named
+    if controls is not None and "reinit" in named:
         raise InvalidValue(
             "the reinit control draws new initial values, and the network was given as a module. Give a function that "
             "builds it, or leave reinit out."
         )
-    return tuple(dict.fromkeys(controls))
+    return tuple(name for name in named if name != "reinit")
+
+
+def _listed(name: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidValue(f"{name} is {values!r:.60}; expected a list, such as [{values!r:.40}].")
+    return tuple(values)
 
 
 def _replicates(replicates: int | None, given: bool) -> int:
@@ -304,6 +310,21 @@ def _check_call(build: Any, train: Any, evaluate: Any, iterations: Any) -> None:
             f"train{signature} cannot be called as train(model, seed=..., iterations=..., record=...): {error}. Write "
             "def train(model, *, seed, iterations, record)."
         ) from error
+
+
+def _check_rest(score: Any, speed: Any, progress: Any) -> None:
+    for name, value, good, expected in (
+        ("score", score, isinstance(score, str), "the score's name"),
+        ("speed", speed, speed is None or isinstance(speed, str), "None, or the reason why speed is not measured"),
+        (
+            "progress",
+            progress,
+            isinstance(progress, bool) or hasattr(progress, "level_done"),
+            "True, False or an observer",
+        ),
+    ):
+        if not good:
+            raise InvalidValue(f"{name} is {value!r:.60}; expected {expected}.")
 
 
 @contextmanager

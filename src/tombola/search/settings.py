@@ -61,6 +61,7 @@ class Method:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if self.strategy not in STRATEGIES:
             raise UnknownName.among("strategy", self.strategy, STRATEGIES)
         _check_bounds(self, "replicates", "dense_runs", "rounds")
@@ -75,7 +76,7 @@ class Method:
             raise InvalidValue(f"the rate is {self.rate:g}; a round removes a fraction between 0 and 1, such as 0.2.")
         if self.density is not None and self.rate is not None:
             raise InvalidValue(
-                "--density and --rate were both given, and a density with a number of rounds sets the rate. "
+                "a density and a rate were both given, and a density with a number of rounds sets the rate. "
                 "Give one of them."
             )
         if not 0 < self.alpha < 0.5:
@@ -88,7 +89,7 @@ class Method:
         if not 0 <= self.seed < 2**63:
             raise InvalidValue(f"the seed is {self.seed}; it lies between 0 and 2^63 - 1.")
         if self.strategy == "finetune" and self.rewind != "init":
-            raise InvalidValue("finetune keeps the trained weights; it takes no --rewind.")
+            raise InvalidValue("finetune keeps the trained weights; it takes no rewind.")
         rewind_step(self.rewind)
 
     @property
@@ -134,6 +135,40 @@ class Settings(Method):
         values = asdict(self)
         del values["workers"]
         return {**values, "gates": list(self.gates) if self.gates else None}
+
+
+_KINDS: Final = {
+    "text": ("strategy", "scope", "rewind", "allocation"),
+    "a number": ("density", "rate", "margin", "alpha"),
+    "a whole number": ("rounds", "min_keep", "replicates", "dense_runs", "seed"),
+    "a list of text": ("exclude", "controls"),
+    "a list of numbers": ("gates",),
+}
+_OPTIONAL: Final = {"allocation", "density", "rate", "margin", "rounds", "gates"}
+
+
+def _check_types(method: Method) -> None:
+    """Refuse in Python what the command line's types refuse there."""
+    for kind, names in _KINDS.items():
+        for name in names:
+            value = getattr(method, name)
+            if not (value is None and name in _OPTIONAL) and not _is(kind, value):
+                raise InvalidValue(f"{name.replace('_', '-')} is {value!r:.60}; expected {kind}.")
+    if not isinstance(method.criterion, str) and not callable(method.criterion):
+        raise InvalidValue(
+            f"criterion is {method.criterion!r:.60}; expected a name, or a function "
+            "(params, masks, evidence) -> scores."
+        )
+
+
+def _is(kind: str, value: object) -> bool:
+    if kind == "text":
+        return isinstance(value, str)
+    if kind.startswith("a list"):
+        inner = "text" if kind.endswith("text") else "a number"
+        return isinstance(value, tuple) and all(_is(inner, one) for one in value)
+    numbers = int if kind == "a whole number" else (int, float)
+    return isinstance(value, numbers) and not isinstance(value, bool)
 
 
 def _check_bounds(method: Method, *names: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tombola import models
-from tombola.errors import InvalidValue, UnknownName
+from tombola.errors import ImpossibleDensity, InvalidValue, UnknownName
 from tombola.prune.allocation import ALLOCATIONS
 from tombola.prune.controls import CONTROLS, Control
 from tombola.prune.counting import exact
@@ -153,10 +153,22 @@ def decide(method: Method, module: nn.Module, params: Params, iterations: Step, 
     controls = _controls(method)
     multipliers = models.layer_multipliers(model, module)
     never = [name for name, multiplier in multipliers.items() if multiplier == 0]
-    scope = choose(params, models.kinds(module), preset=method.scope, exclude=[*never, *method.exclude])
+    frozen = [name for name, value in module.named_parameters() if not value.requires_grad]
+    scope = choose(params, models.kinds(module), preset=method.scope, exclude=[*never, *method.exclude], frozen=frozen)
     pruner = _pruner(method, criterion, model, multipliers, iterations)
     levels = pruner.plan({name: tuple(params[name].shape) for name in scope.prunable}, method.levels)
+    _check_falling(levels)
     return Plan(scope, pruner, levels, _gates(method, levels), controls)
+
+
+def _check_falling(levels: tuple[Mapping[str, int], ...]) -> None:
+    kept = [sum(counts.values()) for counts in levels]
+    for level in range(1, len(kept)):
+        if kept[level] == kept[level - 1]:
+            raise ImpossibleDensity(
+                f"level {level} would keep as many weights as the level before it, {kept[level]:,}: so few are left "
+                f"that a cut takes none. Stop there, with {level - 1} rounds, or prune more in a round."
+            )
 
 
 def check_own_values(build: Callable[[], nn.Module], module: nn.Module, first: Snapshot, second: Snapshot) -> None:
@@ -196,7 +208,7 @@ def _criterion(name: str | Criterion) -> Criterion:
 def _controls(method: Method) -> dict[str, Control]:
     for name in method.controls:
         if name not in CONTROLS:
-            raise UnknownName.among("control", name, CONTROLS, "For no controls: --controls none.")
+            raise UnknownName.among("control", name, CONTROLS, "For no controls: none.")
     if method.strategy == "one-shot" and "one-shot" in method.controls:
         raise InvalidValue("with --strategy one-shot the control one-shot is the ticket itself. Leave it out.")
     return {name: CONTROLS[name] for name in method.controls}

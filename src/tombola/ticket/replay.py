@@ -57,6 +57,13 @@ def draw(about: Mapping[str, Any], declared: Outlines, build: Factory | None, wh
 def _maker(about: Mapping[str, Any], declared: Outlines, build: Factory | None, where: str) -> Callable[[], nn.Module]:
     if build is not None and not _asks(build):
         return partial(models.call_factory, build, (), 0)
+    name = about.get("model")
+    if build is None and (not isinstance(name, str) or name not in models.registry()):
+        raise TicketError(
+            f"{where} leaves its start values to the network {name!r:.80}, which is none of "
+            f"{', '.join(models.registry())}. A ticket is not trusted to name code; if you know whose that is, give it "
+            "yourself: load(path, build=factory), or --model package.module:factory."
+        )
     shape, classes = about.get("input_shape"), about.get("classes")
     if not isinstance(shape, list) or container.count(shape) is None or type(classes) is not int:
         raise TicketError(
@@ -64,14 +71,7 @@ def _maker(about: Mapping[str, Any], declared: Outlines, build: Factory | None, 
             f"{classes!r:.40}, expected a list of whole numbers and one more. {_GET}"
         )
     if build is None:
-        name = about.get("model")
-        if not isinstance(name, str) or name not in models.registry():
-            raise TicketError(
-                f"{where} leaves its start values to the network {name!r:.80}, which is none of "
-                f"{', '.join(models.registry())}. A ticket is not trusted to name code; if you know whose that is, "
-                "give it yourself: load(path, build=factory), or --model package.module:factory."
-            )
-        make = partial(models.build, name, tuple(shape), classes)
+        make = partial(models.build, str(name), tuple(shape), classes)
     else:
         make = partial(models.call_factory, build, tuple(shape), classes)
     try:

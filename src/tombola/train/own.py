@@ -4,7 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, SupportsFloat, final
 
@@ -91,12 +91,12 @@ class _Run:
         _seed_everything(derive(job.seed, "init"))
         self.model = trainer.build()
         load(self.model, masked(job.start, job.masks))
-        self.record = Record(job, self.model, self._heard)
+        self.steps = _StepsSeen(self.model)
+        self.record = Record(job, self.model, self._heard, lambda: self.steps.count > 0)
 
     def outcome(self) -> TrainOutcome:
         began = time.perf_counter()
-        steps = _StepsSeen(self.model)
-        returned, lost = self._train(steps)
+        returned, lost = self._train()
         end = snapshot_of(self.model, self.job.stop, self.job.masks)
         if lost is None and not all(bool(torch.isfinite(value).all()) for value in end.params.values()):
             lost = f"diverged: the weights are not finite after iteration {self.job.stop}"
@@ -109,18 +109,18 @@ class _Run:
             replace(
                 outcome,
                 seconds=time.perf_counter() - began,
-                optimizer_steps=steps.count or None,
-                rate_fell=steps.rate_fell,
+                optimizer_steps=self.steps.count or None,
+                rate_fell=self.steps.rate_fell,
             )
         )
 
-    def _train(self, steps: "_StepsSeen") -> tuple[float | None, str | None]:
+    def _train(self) -> tuple[float | None, str | None]:
         """Run the loop under the masks; give what it returned, and how it was lost if it was."""
         job, record = self.job, self.record
         self.model.train()
         seed = loop_seed(job.seed)
         _seed_everything(seed)
-        with attach(self.model, job.masks) if job.masks else nullcontext(), steps:
+        with attach(self.model, job.masks), self.steps:
             try:
                 returned = self.trainer.train(
                     self.model, seed=seed, iterations=job.stop - job.start.step, record=record
@@ -130,6 +130,7 @@ class _Run:
             _check_zeros(self.model, job.masks)
         if record.lost is not None:
             return None, record.lost
+        self._check_trained()
         missing = sorted(set(job.save_at) - set(record.saved) - {job.start.step})
         if missing:
             heard = ", ".join(str(step) for step, _, _ in record.seen[:4]) or "none"
@@ -140,6 +141,15 @@ class _Run:
         if returned is None:
             return None, None
         return number(returned, "what the training loop returns (its score, or nothing)"), None
+
+    def _check_trained(self) -> None:
+        params = dict(self.model.named_parameters())
+        start = masked(self.job.start, self.job.masks).params
+        if all(torch.equal(params[name].detach().cpu(), value) for name, value in start.items() if name in params):
+            raise InvalidValue(
+                "the training loop left the network as it was: every parameter has the value that it started with. A "
+                "loop trains the module that it is given, in place; not a copy of it."
+            )
 
     def _scores(self, end: Snapshot, returned: float | None) -> tuple[float | None, float | None, str | None]:
         """Score the network after the last iteration and at the early stop; or say why there is no score."""
@@ -248,6 +258,7 @@ class _StepsSeen:
         self.count = 0
         self._ids = {id(param) for param in model.parameters()}
         self._rates: dict[int, tuple[float, float]] = {}
+        """Per parameter the highest rate and the last, whichever optimiser had it."""
         self.rate_fell = False
         """Whether a learning rate was lower at the last step than at its highest."""
 
@@ -260,12 +271,14 @@ class _StepsSeen:
         self.rate_fell = any(last < 0.99 * highest for highest, last in self._rates.values())
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ARG002
-        ours = [group for group in optimizer.param_groups if any(id(param) in self._ids for param in group["params"])]
-        if ours:
-            self.count += 1
-            rate = max(float(group.get("lr", 0.0)) for group in ours)
-            # By id: a loop that makes an optimiser for every epoch has one rate that goes on.
-            self._rates[id(optimizer)] = max(self._rates.get(id(optimizer), (0.0, 0.0))[0], rate), rate
+        seen = False
+        for group in optimizer.param_groups:
+            rate = float(group.get("lr", 0.0))
+            for key in map(id, group["params"]):
+                if key in self._ids:
+                    seen = True
+                    self._rates[key] = max(self._rates.get(key, (0.0, 0.0))[0], rate), rate
+        self.count += seen
 
 
 def _seed_everything(number: int) -> None:

@@ -35,9 +35,15 @@ class Record:
         stop: the position after the last one; ``stop - start`` is the ``iterations`` that the loop is asked for.
     """
 
-    def __init__(self, job: TrainJob, model: nn.Module, heard: Callable[[Step, float, float], None]) -> None:
+    def __init__(
+        self,
+        job: TrainJob,
+        model: nn.Module,
+        heard: Callable[[Step, float, float], None],
+        begun: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.start, self.stop = job.start.step, job.stop
-        self._job, self._model, self._heard = job, model, heard
+        self._job, self._model, self._heard, self._begun = job, model, heard, begun
         self._last = self.start - 1
         self.seen: list[tuple[Step, float, float]] = []
         self.saved: dict[Step, Snapshot] = {}
@@ -59,6 +65,11 @@ class Record:
         """
         step = self._checked(step)
         if step == self.start:
+            if self._begun():
+                raise InvalidValue(
+                    f"the loop reports step {step} after training, in a run that starts at {step}. Steps count "
+                    "iterations since initialisation: the first one makes it record.start + 1."
+                )
             return
         measured = {name: number(value, f"the {name} that the loop reports at step {step}")
                     for name, value in (("loss", loss), ("accuracy", accuracy)) if value is not None}  # fmt: skip
