@@ -2,7 +2,8 @@
 
 A character-level transformer language model with tied embeddings and an ordinary PyTorch loop, on Tiny Shakespeare
 where ``TOMBOLA_DATA/tinyshakespeare/input.txt`` is present and on Python's own documentation elsewhere. Nothing in the
-network or the loop knows of masks. Run it with ``python examples/02_your_own_loop.py``: about an hour and a half on two cores, less when they are quiet.
+network or the loop knows of masks. Run it with ``python examples/02_your_own_loop.py``: about an hour and a half on one
+busy core.
 """
 
 import argparse

@@ -145,7 +145,8 @@ class _Run:
     def _check_trained(self) -> None:
         params = dict(self.model.named_parameters())
         start = masked(self.job.start, self.job.masks).params
-        if all(torch.equal(params[name].detach().cpu(), value) for name, value in start.items() if name in params):
+        now = {name: params[name].detach().cpu() for name in start if name in params}
+        if all(value.dtype == start[name].dtype and torch.equal(value, start[name]) for name, value in now.items()):
             raise InvalidValue(
                 "the training loop left the network as it was: every parameter has the value that it started with. A "
                 "loop trains the module that it is given, in place; not a copy of it."
