@@ -11,9 +11,6 @@ from torch.nn import functional
 from tombola import Record, find
 from tombola.search.finding import Finding
 
-# The suite runs on every core already; threads of two processes on one core wait for each other.
-torch.set_num_threads(1)
-
 T = 12
 
 Data = tuple[Tensor, Tensor]

@@ -194,8 +194,9 @@ def test_an_exported_ticket_loads_without_tombola_in_three_lines(path: Path) -> 
     with torch.no_grad():
         logits = net(x.reshape(7, 1, 8, 8))
     torch.save(x, path.parent / "x.pt")
-    code = """
+    code = f"""
 import sys, torch
+torch.set_num_threads({torch.get_num_threads()})
 from torch import nn
 from collections import OrderedDict
 relu = nn.ReLU()

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,12 +27,18 @@ from tombola.train.record import Record
 from tombola.train.source import Splits
 from tombola.types import RunResult, Seed, Snapshot, TrainJob
 
-# As the plain trainer does, so that bits can be compared.
-torch.set_num_threads(1)
-
 T, GRID = 12, 3
 SPLITS = Splits(partial(load, "digits"))
 SEED = Seed(3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """As the plain trainer does, so that bits can be compared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def build() -> nn.Module:
