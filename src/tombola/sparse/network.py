@@ -1,0 +1,325 @@
+"""A sparse network that trains and evaluates in compiled code."""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tombola.errors import InvalidValue, ShapeMismatch
+from tombola.sparse.chain import ACTIVATIONS, ActivationLayer, Chain, DropoutLayer, LinearLayer
+from tombola.sparse.kernels import library
+from tombola.sparse.kernels.library import Kernels, kernels, padded, pointer
+from tombola.sparse.layers import LinearPart, Survivors, live_features
+from tombola.types import Masks, Params
+
+OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "adam", "adamw")
+_SLOTS: Final = {
+    "sgd": (),
+    "momentum": ("momentum_buffer",),
+    "nesterov": ("momentum_buffer",),
+    "adam": ("exp_avg", "exp_avg_sq"),
+    "adamw": ("exp_avg", "exp_avg_sq"),
+}
+_EVALUATION_BATCH: Final = 64
+_EXAMPLES_A_CALL: Final = 1024
+
+
+@final
+@dataclass(frozen=True)
+class Rule:
+    """An optimiser, as ``torch.optim`` defines it.
+
+    Attributes:
+        optimizer: one of ``OPTIMIZERS``; ``nesterov`` is SGD with Nesterov's momentum.
+        momentum: of ``momentum`` and ``nesterov``.
+        weight_decay: decoupled for ``adamw``, added to the gradient for the others.
+    """
+
+    optimizer: str
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What torch calls the tensors that it keeps for each parameter."""
+        return _SLOTS[self.optimizer]
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether torch keeps the number of steps as well."""
+        return self.optimizer in ("adam", "adamw")
+
+    def structure(self) -> library.Rule:
+        """Give it to the kernels, with the constants that torch takes by default."""
+        kind = OPTIMIZERS.index(self.optimizer)
+        return library.Rule(kind, self.momentum, self.weight_decay, 0.9, 0.999, 1e-8)
+
+
+@final
+class SparseNetwork:
+    """A chain under masks: float32, cross-entropy, state for the survivors alone.
+
+    The same calls give the same bits, whatever else runs and however the iterations are cut into calls.
+    """
+
+    def __init__(
+        self, chain: Chain, params: Params, masks: Masks, rule: Rule, *, batch_size: int, level: str | None = None
+    ) -> None:
+        """Lay out what is left and make the network.
+
+        Args:
+            chain: what it computes.
+            params: name -> float32, zero where pruned; copied.
+            masks: name -> bool; an absent name stays dense.
+            rule: the optimiser, with no state yet.
+            batch_size: examples of an iteration.
+            level: of the kernels; see :func:`~tombola.sparse.kernels.library.kernels`.
+        """
+        self._kernels: Kernels = kernels(level)
+        self._rule, self._batch_size = rule, batch_size
+        self._shapes = {name: tuple(value.shape) for name, value in params.items()}
+        kept = {name: _mask_of(name, params, masks) for name in params}
+        live = live_features([kept[layer.weight] for layer in chain.linears])
+        self._live_inputs = live[0]
+        self._layers: dict[str, tuple[LinearPart, str]] = {}
+        self._parts: list[LinearPart] = []
+        for layer, into, out in zip(chain.linears, live, live[1:], strict=False):
+            part = LinearPart(
+                kept[layer.weight],
+                bias=kept[layer.bias] if layer.bias else None,
+                live=(into, out),
+                batch=padded(batch_size),
+                slots=len(rule.slots),
+            )
+            self._parts.append(part)
+            self._layers[layer.weight] = part, "weight"
+            if layer.bias:
+                self._layers[layer.bias] = part, "bias"
+        for name, value in params.items():
+            for survivors in self._survivors(name):
+                survivors.take(_array(value), survivors.value)
+        self._dropouts: list[tuple[float, int]] = []
+        self._keep: list[object] = []
+        self._began = False
+        self._seen: object = None
+        self._handle = self._make(chain, live)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", 0):
+            self._kernels.free(self._handle)
+            self._handle = 0
+
+    @property
+    def dropout_floats(self) -> int:
+        """How many numbers the dropout masks of one iteration are."""
+        return self._batch_size * sum(width for _, width in self._dropouts)
+
+    @property
+    def dense_layers(self) -> tuple[bool, ...]:
+        """For each linear layer whether the dense kernels run it."""
+        return tuple(part.dense for part in self._parts)
+
+    def draw_dropout(self, draw: torch.Generator) -> list[Tensor]:
+        """Draw one iteration's masks, as torch's own dropout does with its global generator in the same state.
+
+        Returns:
+            For each dropout float32 ``[batch_size, features]``: 0, or what the entries that are left are multiplied by.
+        """
+        return [_dropout_mask(p, torch.empty(self._batch_size, width), draw) for p, width in self._dropouts]
+
+    def train(
+        self,
+        x: Tensor,
+        y: Tensor,
+        order: Tensor,
+        rates: Sequence[float],
+        *,
+        dropout: Sequence[Tensor] = (),
+        seconds: float = float("inf"),
+    ) -> int:
+        """Make iterations.
+
+        Args:
+            x: float32 ``[N, ...]``, contiguous.
+            y: int64 ``[N]``.
+            order: int64 ``[iterations, batch_size]``, numbers of examples.
+            rates: the learning rate of each iteration.
+            dropout: for each dropout float32 ``[iterations, batch_size, features]``.
+            seconds: no iteration begins after so many; at least one is made.
+
+        Returns:
+            How many iterations were made.
+        """
+        self._check(x, y)
+        held = _array(order.contiguous()), np.array(rates, dtype=np.float64), [_array(d.contiguous()) for d in dropout]
+        numbers, lr, drawn = held
+        if len(lr) == 0:
+            return 0
+        if numbers.shape != (len(lr), self._batch_size) or numbers.min() < 0 or numbers.max() >= len(y):
+            raise InvalidValue("the order of the examples does not fit the batch size and the data.")
+        if [d.shape for d in drawn] != [(len(lr), self._batch_size, width) for _, width in self._dropouts]:
+            raise InvalidValue("the dropout masks do not fit the network.")
+        masks = (ctypes.POINTER(ctypes.c_float) * max(1, len(drawn)))(*map(pointer, drawn))
+        block = library.Block(pointer(numbers.reshape(-1)), pointer(lr), masks, len(lr), seconds)
+        data = library.Data(pointer(_array(x)), pointer(_array(y)))
+        done = int(self._kernels.train(self._handle, ctypes.byref(data), ctypes.byref(block)))
+        for part in self._parts:
+            part.weight_step += done
+            part.bias_step += done
+        self._began = True
+        return done
+
+    def evaluate(self, x: Tensor, y: Tensor) -> tuple[float, float]:
+        """Give mean cross-entropy (nats) and accuracy (fraction) in evaluation mode."""
+        self._check(x, y)
+        loss, right = ctypes.c_double(0), ctypes.c_int64(0)
+        # Cut into calls, so that Ctrl-C is heard between them.
+        for first in range(0, len(y), _EXAMPLES_A_CALL):
+            some_x, some_y = _array(x[first : first + _EXAMPLES_A_CALL]), _array(y[first : first + _EXAMPLES_A_CALL])
+            data = library.Data(pointer(some_x), pointer(some_y))
+            self._kernels.evaluate(
+                self._handle, ctypes.byref(data), len(some_y), ctypes.byref(loss), ctypes.byref(right)
+            )
+        return loss.value / len(y), right.value / len(y)
+
+    def params(self) -> dict[str, Tensor]:
+        """Give the dense parameters, zero where pruned."""
+        return {name: self._dense(name, None) for name in self._shapes}
+
+    def load_params(self, params: Params) -> None:
+        """Take other values; what the masks prune is left out."""
+        for name in self._shapes:
+            for survivors in self._survivors(name):
+                survivors.take(_array(params[name]), survivors.value)
+
+    def optimizer(self) -> dict[str, dict[str, Tensor]] | None:
+        """Give the optimiser's state as torch names it, dense; ``None`` where there is none yet."""
+        if not self._rule.slots or not self._began:
+            return None
+        found: dict[str, dict[str, Tensor]] = {}
+        for name in self._shapes:
+            part, kind = self._layers[name]
+            found[name] = {}
+            if self._rule.counts_steps:
+                taken = part.weight_step if kind == "weight" else part.bias_step
+                found[name]["step"] = torch.tensor(float(taken))
+            for number, slot in enumerate(self._rule.slots):
+                found[name][slot] = self._dense(name, number)
+        return found
+
+    def _dense(self, name: str, slot: int | None) -> Tensor:
+        out = torch.zeros(self._shapes[name])
+        for survivors in self._survivors(name):
+            survivors.give(survivors.value if slot is None else survivors.state[slot], _array(out))
+        return out
+
+    def _survivors(self, name: str) -> tuple[Survivors, Survivors]:
+        part, kind = self._layers[name]
+        return (part.weight, part.idle_weight) if kind == "weight" else (part.bias, part.idle_bias)
+
+    def load_optimizer(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take the optimiser's state, dense, before the first iteration; what the masks prune is left out."""
+        for name, slots in state.items():
+            shape = self._shapes.get(name)
+            if shape is None or any(value.dim() and tuple(value.shape) != shape for value in slots.values()):
+                raise ShapeMismatch(f"the saved optimiser state of {name!r} fits no parameter. It is another model's.")
+            for number, slot in enumerate(self._rule.slots):
+                if slot in slots:
+                    for survivors in self._survivors(name):
+                        survivors.take(_array(slots[slot]), survivors.state[number])
+            if "step" in slots:
+                part, kind = self._layers[name]
+                setattr(part, f"{kind}_step", int(slots["step"]))
+        self._began = True
+        self._kernels.free(self._handle)
+        self._handle = 0
+        self._handle = self._remake()
+
+    def _make(self, chain: Chain, live: Sequence[NDArray[np.intp]]) -> int:
+        operations: list[library.Operation] = []
+        linear = 0
+        full = chain.linears[0].inputs
+        for layer in chain.layers:
+            width, target = len(live[linear]), None
+            match layer:
+                case LinearLayer():
+                    kind, which, slope = 0, linear, 0.0
+                    linear, full = linear + 1, layer.outputs
+                    width = len(live[linear])
+                case ActivationLayer():
+                    kind, which, slope = 1, ACTIVATIONS.index(layer.function), layer.slope
+                case DropoutLayer():
+                    kind, which, slope = 2, len(self._dropouts), 0.0
+                    self._dropouts.append((layer.p, full))
+                    target = _target(live[linear], full)
+                    self._keep.append(target)
+            operations.append(library.Operation(kind, which, slope, width, full, pointer(target)))
+        self._operations = (library.Operation * len(operations))(*operations)
+        self._target = _target(live[0], chain.linears[0].inputs)
+        self._features = chain.linears[0].inputs
+        self._classes = len(live[-1])
+        return self._remake()
+
+    def _remake(self) -> int:
+        linears = (library.Linear * len(self._parts))(*(part.structure() for part in self._parts))
+        plan = library.Plan(
+            linears,
+            self._operations,
+            pointer(self._target),
+            self._rule.structure(),
+            len(linears),
+            len(self._operations),
+            len(self._live_inputs),
+            self._features,
+            self._batch_size,
+            _EVALUATION_BATCH,
+        )
+        handle = self._kernels.network(ctypes.byref(plan))
+        if not handle:
+            raise MemoryError(f"the activations of a batch of {self._batch_size} do not fit into memory.")
+        return int(handle)
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        """Refuse what compiled code would read beyond the end of; the labels of one tensor are looked at once."""
+        seen = (x.data_ptr(), tuple(x.shape), x.dtype, y.data_ptr(), len(y), y._version)
+        if seen == self._seen:
+            return
+        if x.dtype != torch.float32 or y.dtype != torch.int64 or len(x) != len(y) or not len(y):
+            raise InvalidValue(
+                f"x is {x.dtype} {tuple(x.shape)} and y {y.dtype} {tuple(y.shape)}; give float32, int64."
+            )
+        if x[0].numel() != self._features or not x.is_contiguous() or not y.is_contiguous():
+            raise InvalidValue(f"an example has {x[0].numel()} features and the network takes {self._features}.")
+        if int(y.min()) < 0 or int(y.max()) >= self._classes:
+            raise InvalidValue(
+                f"the labels run from {int(y.min())} to {int(y.max())} and there are {self._classes} outputs."
+            )
+        self._seen = seen
+
+
+def _mask_of(name: str, params: Params, masks: Masks) -> NDArray[np.bool_]:
+    mask = masks.get(name)
+    return np.ones(tuple(params[name].shape), dtype=bool) if mask is None else mask.detach().cpu().numpy()
+
+
+def _array(value: Tensor) -> NDArray[np.float32]:
+    """Look at a tensor's memory."""
+    found: NDArray[np.float32] = value.detach().cpu().contiguous().numpy()
+    return found
+
+
+def _dropout_mask(p: float, mask: Tensor, draw: torch.Generator) -> Tensor:
+    if p in (0.0, 1.0):
+        return mask.fill_(1 - p)
+    return mask.bernoulli_(1 - p, generator=draw).div_(1 - p)
+
+
+def _target(live: NDArray[np.intp], full: int) -> NDArray[np.int32]:
+    target = np.full(full, -1, dtype=np.int32)
+    target[live] = np.arange(len(live), dtype=np.int32)
+    return target

@@ -1,0 +1,189 @@
+"""The network: what is dropped, what is laid out how, and the same bits however it is cut up."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sparse_kit import DENSITIES, seeds
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tombola.errors import InvalidValue, ShapeMismatch, UnknownName
+from tombola.sparse import Rule, SparseNetwork, layers, read_chain
+from tombola.sparse.kernels.library import LEVELS, Kernels, available, kernels
+from tombola.sparse.layers import RowsLayout, live_features
+
+pytestmark = pytest.mark.skipif(not available(), reason="the compiled kernels are not here")
+
+N, CLASSES, BATCH = 90, 4, 20
+
+
+def problem(seed: int, density: float, widths: tuple[int, ...]) -> tuple[nn.Module, dict[str, Tensor], Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    parts: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        parts += [nn.Linear(inputs, outputs), nn.Tanh()]
+    model = nn.Sequential(*parts[:-1])
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=draw) * 0.5)
+    masks = {n: torch.rand(p.shape, generator=draw) < density for n, p in model.named_parameters() if p.dim() > 1}
+    with torch.no_grad():
+        for name, mask in masks.items():
+            model.get_parameter(name).mul_(mask)
+    x = torch.randn(N, widths[0], generator=draw)
+    return model, masks, x, torch.randint(widths[-1], (N,), generator=draw)
+
+
+def sparse(
+    model: nn.Module, masks: dict[str, Tensor], x: Tensor, rule: Rule, level: str | None = None
+) -> SparseNetwork:
+    params = {name: p.detach() for name, p in model.named_parameters()}
+    return SparseNetwork(read_chain(model, x), params, masks, rule, batch_size=BATCH, level=level)
+
+
+def order(steps: int, seed: int = 0) -> Tensor:
+    return torch.randint(N, (steps, BATCH), generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    density=st.sampled_from(DENSITIES),
+    widths=st.sampled_from(((1, 1, 2), (12, 1, 4), (40, 33, 4), (12, 20, 17, 9, 4), (5, 3), (70, 130, 3))),
+    seed=seeds,
+)
+def test_one_step_of_sgd_is_the_gradient_on_every_level(
+    level: Kernels, density: float, widths: tuple[int, ...], seed: int
+) -> None:
+    model, masks, x, y = problem(seed, density, widths)
+    network = sparse(model, masks, x, Rule("sgd"), level.level)
+    loss, accuracy = network.evaluate(x, y)
+    with torch.no_grad():
+        assert loss == pytest.approx(float(functional.cross_entropy(model(x), y)), rel=1e-5)
+        assert accuracy == int((model(x).argmax(1) == y).sum()) / N
+    batch = order(1)
+    functional.cross_entropy(model(x[batch[0]]), y[batch[0]]).backward()
+    assert network.train(x, y, batch, [1.0]) == 1
+    after = network.params()
+    for name, p in model.named_parameters():
+        gradient = p.grad * masks[name] if name in masks else p.grad
+        torch.testing.assert_close(p.detach() - gradient, after[name], rtol=1e-5, atol=2e-6)
+        if name in masks:
+            assert not after[name][~masks[name]].any()
+
+
+def test_dead_features_are_those_no_output_depends_on() -> None:
+    first = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]], dtype=bool)
+    second = np.array([[1, 0, 1], [0, 0, 0]], dtype=bool)
+    live = live_features([first, second])
+    assert [list(one) for one in live] == [[0, 1], [0, 2], [0, 1]]
+
+
+def test_dead_survivors_still_decay() -> None:
+    """A weight into a unit that nothing depends on has no gradient, and torch moves it by its decay alone."""
+    model, masks, x, y = problem(1, 1.0, (12, 6, 4))
+    masks["2.weight"][:, 2] = False
+    with torch.no_grad():
+        model[2].weight.mul_(masks["2.weight"])
+    network = sparse(model, masks, x, Rule("adam", weight_decay=0.1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.1)
+    for batch in order(5):
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x[batch]), y[batch]).backward()
+        model[2].weight.grad.mul_(masks["2.weight"])
+        optimizer.step()
+    network.train(x, y, order(5), [0.01] * 5)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), network.params()[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("density", [0.3, 0.8, 1.0])
+def test_bits_do_not_depend_on_how_the_iterations_are_cut(density: float) -> None:
+    model, masks, x, y = problem(2, density, (40, 33, 17, 4))
+    batches, rates = order(12), [0.01] * 12
+    ends = []
+    for cuts in ((12,), (1,) * 12, (5, 7)):
+        network = sparse(model, masks, x, Rule("adam", weight_decay=0.01))
+        first = 0
+        for cut in cuts:
+            network.train(x, y, batches[first : first + cut], rates[first : first + cut])
+            network.evaluate(x, y)
+            first += cut
+        ends.append((network.params(), network.optimizer()))
+    for params, state in ends[1:]:
+        assert all(torch.equal(params[name], ends[0][0][name]) for name in params)
+        assert state is not None
+        assert all(torch.equal(v, ends[0][1][n][s]) for n, slots in state.items() for s, v in slots.items())
+
+
+def test_dense_and_row_kernels_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for threshold in (0.0, 2.0):
+        monkeypatch.setattr(layers, "DENSE_FROM", threshold)
+        model, masks, x, y = problem(3, 0.5, (40, 33, 17, 4))
+        network = sparse(model, masks, x, Rule("nesterov", 0.9, 0.01))
+        assert network.dense_layers == (threshold == 0.0,) * 3
+        network.train(x, y, order(10), [0.05] * 10)
+        ends.append(network.params())
+    for name in ends[0]:
+        torch.testing.assert_close(*(end[name] for end in ends), rtol=1e-4, atol=1e-5)
+
+
+def test_a_call_ends_when_its_time_is_up() -> None:
+    model, masks, x, y = problem(4, 1.0, (40, 33, 4))
+    network = sparse(model, masks, x, Rule("sgd"))
+    assert network.train(x, y, order(1000), [0.0] * 1000, seconds=0.0) == 1
+
+
+def test_what_would_be_read_beyond_the_end_is_refused() -> None:
+    model, masks, x, y = problem(5, 1.0, (12, 4))
+    network = sparse(model, masks, x, Rule("adam"))
+    for wrong in (order(1) + N, order(1) - N, order(1)[:, 1:]):
+        with pytest.raises(InvalidValue, match="does not fit"):
+            network.train(x, y, wrong, [0.1])
+    with pytest.raises(InvalidValue, match="labels run from"):
+        network.evaluate(x, y + 4)
+    with pytest.raises(InvalidValue, match="features"):
+        network.evaluate(x[:, 1:].contiguous(), y)
+    with pytest.raises(InvalidValue, match="float32"):
+        network.evaluate(x.double(), y)
+    with pytest.raises(InvalidValue, match="dropout"):
+        network.train(x, y, order(1), [0.1], dropout=[torch.ones(1, BATCH, 3)])
+    with pytest.raises(ShapeMismatch, match=r"0\.weight"):
+        network.load_optimizer({"0.weight": {"exp_avg": torch.zeros(3, 3)}})
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_dropout_masks_are_those_of_torch(p: float) -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(12, 9), nn.Dropout(p), nn.Linear(9, 4))
+    network = sparse(model, {}, torch.randn(BATCH, 12), Rule("sgd"))
+    masks = network.draw_dropout(torch.Generator().manual_seed(7))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        expected = [functional.dropout(torch.ones(BATCH, w), q) for w, q in ((12, 0.5), (9, p))]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(masks, expected, strict=True))
+
+
+def test_columns_are_cut_into_blocks_that_stay_in_a_cache() -> None:
+    mask = np.random.default_rng(0).random((300, 784)) < 0.2
+    layout = RowsLayout(mask, 64)
+    assert layout.blocks > 1
+    assert np.array_equal(np.sort(layout.row * 784 + layout.column), np.flatnonzero(mask))
+    assert RowsLayout(mask & (np.arange(784) < 3), 64).blocks == 1
+
+
+def test_a_level_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in available():
+        monkeypatch.setenv("TOMBOLA_KERNELS", name)
+        assert kernels().level == name
+    monkeypatch.setenv("TOMBOLA_KERNELS", "avx1024")
+    with pytest.raises(UnknownName, match="Did you mean"):
+        kernels()
+    monkeypatch.delenv("TOMBOLA_KERNELS")
+    assert kernels().level == available()[-1]
+    for name in set(LEVELS) - set(available()):
+        with pytest.raises(InvalidValue, match="do not run here"):
+            kernels(name)
