@@ -136,6 +136,7 @@ def test_every_flag_of_the_surface_is_there() -> None:
         "--warmup",
         "--eval-every",
         "--seed",
+        "--engine",
         "--device",
         "--workers",
         "--out",

@@ -79,6 +79,13 @@ def find(
     warmup: Annotated[Whole | None, Parameter(help="Iterations of linear warm-up.")] = None,
     eval_every: Annotated[Whole | None, Parameter(help="Spacing of the validation grid, in iterations.")] = None,
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = 0,
+    engine: Annotated[
+        str,
+        Parameter(
+            help="What trains: plain; sparse (cost falls with density; linear layers, CPU); replicas (families as one "
+            "stack); or auto."
+        ),
+    ] = "plain",
     device: Annotated[str, Parameter(help="cpu, cuda or cuda:N.")] = "cpu",
     workers: Annotated[
         Whole | None, Parameter(help="Parallel processes, one thread each. [default: one per core]")
@@ -129,6 +136,7 @@ def find(
         margin=margin,
         alpha=alpha,
         seed=seed,
+        engine=engine,
         device=device,
         workers=workers,
         recipe={name: value for name, value in recipe.items() if value is not None},

@@ -17,8 +17,8 @@ from tombola.errors import DataError, Diverged, TicketError
 from tombola.prune.masks import apply
 from tombola.search.named import builder, check_device
 from tombola.ticket import Check, Ticket, encode_network
-from tombola.train.plain import PlainTrainer
-from tombola.train.pool import Pool
+from tombola.train.engines import ENGINES, Engine, pick, trainer
+from tombola.train.plain import Unwatched
 from tombola.train.recipe import Recipe
 from tombola.train.source import Splits
 from tombola.types import RunResult, Seed, Snapshot, TrainJob, TrainOutcome
@@ -128,7 +128,7 @@ def isolate(
     network that they came from.
 
     Args:
-        ticket: from a search with the plain engine.
+        ticket: from a search with an engine of tombola's own.
         model: the network's name or ``package.module:factory``. A ticket's own dotted path is not called unless it is
             given here: a ticket is data, and importing what it names would run code.
         data: where the data are, if they are not one of the published sets; for the same reason.
@@ -157,7 +157,9 @@ def isolate(
     name = model or _model(about)
     build = builder(name, splits.dataset)
     with torch.random.fork_rng(devices=()):
-        tied = models.tied_names(build())
+        module = build()
+    tied = models.tied_names(module)
+    engine = pick(_text(about, "engine"), module, splits.dataset.train_x[0], where)
     job = TrainJob(
         start=Snapshot(first, ticket.start, ticket.buffers),
         masks=ticket.masks,
@@ -166,9 +168,9 @@ def isolate(
         with_optimizer=False,
         name="ticket",
     )
-    with Pool(PlainTrainer(build, splits, recipe, where), workers) as pool:
-        outcome = pool([job])[0]
-    unlike = _unlike(about, where)
+    with trainer(engine.name, build, splits, recipe, where, workers, Unwatched()) as train:
+        outcome = train([job])[0]
+    unlike = _unlike(about, where, engine)
     known = ticket.theta_0 is not None or (first == 0 and str(about.get("rewind")).startswith("init:"))
     return Isolated(
         ticket=ticket,
@@ -182,9 +184,9 @@ def isolate(
 
 
 def _check_repeatable(about: Mapping[str, Any]) -> None:
-    if _text(about, "engine") != "plain":
+    if _text(about, "engine") not in ENGINES:
         raise TicketError(
-            f"the ticket was found with the engine {about['engine']!r:.40}; only 'plain' can be repeated from a file. "
+            f"the ticket was found with the engine {about['engine']!r:.40}; only tombola's own can be repeated. "
             "Put the ticket into the network with Ticket.apply_to, and train it where it was found."
         )
     if "optimiser saved" in _text(about, "rewind"):
@@ -255,7 +257,7 @@ def _follows(ticket: Ticket, init: Snapshot, *, exactly: bool) -> bool:
     )
 
 
-def _unlike(about: Mapping[str, Any], device: str) -> tuple[str, ...]:
+def _unlike(about: Mapping[str, Any], device: str, engine: Engine) -> tuple[str, ...]:
     """Say what differs between here and the search, as far as bits depend on it."""
     then = about.get("versions")
     then = then if isinstance(then, dict) else {}
@@ -272,6 +274,10 @@ def _unlike(about: Mapping[str, Any], device: str) -> tuple[str, ...]:
     ]
     if device != about.get("device"):
         found.append(f"the device is {device} here and was {about.get('device')!s:.40}")
+    if engine.kernels != about.get("kernels"):
+        found.append(f"the compiled kernels are {engine.kernels} here and were {about.get('kernels')!s:.40}")
+    if engine.name == "replicas":
+        found.append("its search trained it in a stack with others, whose sums may be taken in another order")
     if not device.startswith("cpu"):
         found.append(f"sums on {device} need not be taken in one order")
     else:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -17,13 +16,12 @@ from tombola.search.levels import Family
 from tombola.search.settings import Settings
 from tombola.search.setup import Setup, Work, check_own_values, decide
 from tombola.stats import ACCURACY
+from tombola.train.engines import Engine, pick, trainer
 from tombola.train.order import BatchOrder
-from tombola.train.plain import PlainTrainer, Watcher
-from tombola.train.pool import Pool
 from tombola.train.presets import preset
 from tombola.train.recipe import Recipe
 from tombola.train.source import Splits
-from tombola.types import Seed, TrainFn
+from tombola.types import Seed
 
 
 def prepare(settings: Settings) -> Setup:
@@ -48,6 +46,7 @@ def prepare(settings: Settings) -> Setup:
     _check_logits(module, dataset)
     check_own_values(build, module, init, other)
     macs, uncounted = models.macs(module, dataset.input_shape)
+    engine = pick(settings.engine, module, dataset.train_x[0], settings.device)
     workers = settings.workers or _default_workers(settings.device)
     speed = None
     if not recipe.argmin_is_informative:
@@ -59,11 +58,11 @@ def prepare(settings: Settings) -> Setup:
     return Setup(
         method=settings,
         title=f"{model} on {dataset.name}",
-        engine=f"engine plain on {settings.device}, {workers} {'worker' if workers == 1 else 'workers'}",
-        about=_about(settings, dataset, model, recipe),
+        engine=_told(engine, settings.device, workers),
+        about=_about(settings, dataset, model, recipe, engine),
         build=build,
         families=tuple(Family(seed, draw(seed), draw) for seed in seeds),
-        trainer=partial(_trainer, build, splits, recipe, settings.device, workers),
+        trainer=partial(trainer, engine.name, build, splits, recipe, settings.device, workers),
         iterations=recipe.iterations,
         plan=plan,
         score=ACCURACY,
@@ -74,20 +73,21 @@ def prepare(settings: Settings) -> Setup:
     )
 
 
-def _trainer(
-    build: partial[nn.Module], splits: Splits, recipe: Recipe, device: str, workers: int, watcher: Watcher
-) -> AbstractContextManager[TrainFn]:
-    return Pool(PlainTrainer(build, splits, recipe, device, watcher=watcher), workers)
+def _told(engine: Engine, device: str, workers: int) -> str:
+    processes = "" if engine.name == "replicas" else f", {workers} {'worker' if workers == 1 else 'workers'}"
+    why = f" ({engine.why})" if engine.why else ""
+    return f"engine {engine.name} on {device}{processes}{why}"
 
 
-def _about(settings: Settings, dataset: Dataset, model: str, recipe: Recipe) -> Mapping[str, Any]:
+def _about(settings: Settings, dataset: Dataset, model: str, recipe: Recipe, engine: Engine) -> Mapping[str, Any]:
     return {
         "data": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "model": model,
         "input_shape": list(dataset.input_shape),
         "classes": dataset.classes,
-        "engine": "plain",
+        "engine": engine.name,
+        "kernels": engine.kernels,
         "device": settings.device,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "recipe": dict(recipe.as_json()),
@@ -106,7 +106,7 @@ def check_device(device: str) -> None:
     except RuntimeError:
         raise InvalidValue(f"{device!r} is no device. Known: cpu, cuda, cuda:N.") from None
     if kind.type not in ("cpu", "cuda"):
-        raise InvalidValue(f"the plain engine runs on cpu and cuda, not on {device!r}.")
+        raise InvalidValue(f"networks are trained on cpu and cuda, not on {device!r}.")
     if kind.type == "cuda" and (not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()):
         raise InvalidValue(
             f"there is no {device!r} here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "

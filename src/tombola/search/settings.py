@@ -110,6 +110,7 @@ class Settings(Method):
     Attributes:
         data: a data set's name, a path, or ``package.module:function``.
         model: a network's name, or ``package.module:factory``.
+        engine: ``plain``, ``sparse``, ``replicas`` or ``auto``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         workers: processes.
         recipe: changes to the model's recipe, by field of :class:`~tombola.train.recipe.Recipe`.
@@ -117,6 +118,7 @@ class Settings(Method):
 
     data: str = "digits"
     model: str | None = None
+    engine: str = "plain"
     device: str = "cpu"
     workers: int | None = None
     recipe: Mapping[str, Any] | None = None

@@ -16,6 +16,7 @@ from typing import Any, Final, final
 
 from tombola.errors import InvalidValue, WorkerDied
 from tombola.train.plain import PlainTrainer, Unwatched, Watcher
+from tombola.train.sparse import SparseTrainer
 from tombola.types import Step, TrainJob, TrainOutcome
 
 _LOOK_EVERY_SECONDS: Final = 0.2
@@ -33,7 +34,7 @@ class Pool:
     guards its entry with ``if __name__ == "__main__":``.
     """
 
-    def __init__(self, trainer: PlainTrainer, workers: int) -> None:
+    def __init__(self, trainer: PlainTrainer | SparseTrainer, workers: int) -> None:
         """Set the pool; workers start with the first call.
 
         Args:
@@ -134,7 +135,7 @@ def _context() -> Any:
     if "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin":
         context = multiprocessing.get_context("forkserver")
         # torch imports _dynamo with the first optimiser, which takes as long as torch itself; once is enough.
-        context.set_forkserver_preload(["tombola.train.plain", "torch._dynamo"])
+        context.set_forkserver_preload(["tombola.train.plain", "tombola.train.sparse", "torch._dynamo"])
         # The server and its children are deaf to Ctrl-C from their first instruction: it goes to the whole process
         # group, and the parent decides. The tracker comes first, for starting it would lift the block.
         resource_tracker.ensure_running()
@@ -237,11 +238,11 @@ def _leave_with_parent() -> None:
 
 
 @cache
-def _trainer() -> PlainTrainer:
+def _trainer() -> PlainTrainer | SparseTrainer:
     """Read the trainer at the first job: an error in the initialiser would look like a worker that was killed."""
     payload, reporter = _worker
     try:
-        trainer: PlainTrainer = pickle.loads(payload)
+        trainer: PlainTrainer | SparseTrainer = pickle.loads(payload)
     except (ImportError, AttributeError) as error:
         raise InvalidValue(
             f"this model or data set cannot be made in another process ({error}). Define its factory at the top of a "

@@ -1,0 +1,97 @@
+"""Which trainer does the work: by what was asked, and what the network and the device allow."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Final, final
+
+from torch import Tensor, nn
+
+from tombola import sparse
+from tombola.data import Split
+from tombola.errors import InvalidValue, UnknownName
+from tombola.sparse.kernels.library import kernels
+from tombola.train.plain import PlainTrainer, Watcher
+from tombola.train.pool import Pool
+from tombola.train.recipe import Recipe
+from tombola.train.replicas import ReplicaTrainer
+from tombola.train.replicas_nets import why_not_stacked
+from tombola.train.sparse import SparseTrainer
+from tombola.types import Seed, TrainFn
+
+ENGINES: Final = ("plain", "sparse", "replicas")
+
+_IN_A_STACK: Final = 32
+"""Replicates trained as one. A fixed number: bits may depend on what is stacked together."""
+
+
+@final
+@dataclass(frozen=True)
+class Engine:
+    """What trains the networks of a search.
+
+    Attributes:
+        name: one of ``ENGINES``.
+        why: the reason in one sentence, where it was not asked for by name.
+    """
+
+    name: str
+    why: str | None = None
+
+    @property
+    def kernels(self) -> str | None:
+        """The level of the compiled kernels that it runs on, on which bits depend; ``None`` without any."""
+        return kernels().level if self.name == "sparse" else None
+
+
+def pick(asked: str, module: nn.Module, example: Tensor, device: str) -> Engine:
+    """Pick an engine.
+
+    Args:
+        asked: one of ``ENGINES``, or ``auto``: on the CPU ``sparse`` where the network is one for it, on a GPU
+            ``replicas``; ``plain`` elsewhere.
+        module: the network.
+        example: one example, without a batch axis.
+        device: ``cpu`` or ``cuda[:n]``.
+
+    Raises:
+        UnknownName: no such engine.
+        InvalidValue: the engine that was asked for cannot train this network here; the message says why.
+    """
+    if asked not in ("auto", *ENGINES):
+        raise UnknownName.among("engine", asked, ("auto", *ENGINES))
+    on_cpu = device.startswith("cpu")
+    if asked == "plain":
+        return Engine("plain")
+    if asked == "auto":
+        if on_cpu:
+            reason = sparse.why_not(module)
+            cheap = "the cost of sparse training falls with density"
+            return Engine("plain", reason) if reason else Engine("sparse", cheap)
+        reason = why_not_stacked(module, None)
+        return Engine("plain", reason) if reason else Engine("replicas", "a stack of networks fills the GPU")
+    if asked == "sparse":
+        reason = sparse.why_not(module) if on_cpu else f"it runs on the CPU, and the device is {device}"
+    else:
+        reason = why_not_stacked(module, example)
+    if reason is not None:
+        raise InvalidValue(
+            f"the {asked} engine cannot train this network: {reason.rstrip('.')}. Use the engine auto or plain."
+        )
+    return Engine(asked)
+
+
+def trainer(
+    engine: str,
+    build: Callable[[], nn.Module],
+    splits: Callable[[Seed], Split],
+    recipe: Recipe,
+    device: str,
+    workers: int,
+    watcher: Watcher,
+) -> AbstractContextManager[TrainFn]:
+    """Give an engine's training routine for as long as the context lasts; a stack of replicas is one process."""
+    if engine == "replicas":
+        return nullcontext(ReplicaTrainer(build, splits, recipe, device, watcher, at_once=_IN_A_STACK))
+    kind = SparseTrainer if engine == "sparse" else PlainTrainer
+    return Pool(kind(build, splits, recipe, device, watcher), workers)

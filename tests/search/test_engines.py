@@ -1,0 +1,102 @@
+"""Which engine trains, and that a search by any of them is the same search."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import settings
+from torch import nn
+
+from tombola.cli import main
+from tombola.errors import InvalidValue, UnknownName
+from tombola.search.find import find
+from tombola.search.finding import Finding
+from tombola.search.isolation import isolate
+from tombola.search.named import prepare
+from tombola.sparse.kernels.library import missing
+from tombola.ticket import verify
+from tombola.train.engines import pick
+
+compiled = pytest.mark.skipif(missing() is not None, reason=f"no sparse engine: {missing()}")
+ENGINES = ["plain", pytest.param("sparse", marks=compiled), "replicas"]
+LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+NORMED = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+
+
+def searched(engine: str, **changes: Any) -> Finding:
+    return find(settings(model="lenet-300-100", rate=0.5, engine=engine, **changes))
+
+
+def scores(finding: Finding) -> list[list[float]]:
+    return [[run.test_accuracy for runs in level.arms.values() for run in runs.values()] for level in finding.levels]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_makes_the_same_search(engine: str) -> None:
+    """The same counts, grids and arms; scores apart by what rounding does to the last few of 540 images."""
+    found, plain = searched(engine), searched("plain")
+    assert found.about["engine"] == engine
+    assert [level.kept for level in found.levels] == [level.kept for level in plain.levels]
+    assert [list(level.arms) for level in found.levels] == [list(level.arms) for level in plain.levels]
+    assert found.cost.iterations == plain.cost.iterations
+    assert found.cost.flops_effective == pytest.approx(plain.cost.flops_effective)
+    for mine, theirs in zip(scores(found), scores(plain), strict=True):
+        assert mine == pytest.approx(theirs, abs=4 / 540)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_same_seed_gives_the_same_bits(engine: str) -> None:
+    first, second = searched(engine, workers=1), searched(engine, workers=2)
+    assert first.ticket == second.ticket
+    assert scores(first) == scores(second)
+    assert all(torch.equal(value, second.chosen.trained[name]) for name, value in first.chosen.trained.items())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_ticket_trains_again_by_its_own_engine(engine: str, tmp_path: Path) -> None:
+    found = searched(engine, rounds=1, dense_runs=1, controls=()).save(tmp_path)
+    assert verify(found.files["ticket"]).ok
+    again = isolate(found.ticket)
+    assert all(check.ok for check in again.checks())
+    assert bool(again.unlike) == (engine == "replicas")
+    if engine != "replicas":
+        assert again.test_accuracy == found.ticket.provenance["reported"]["test_accuracy"]
+
+
+@compiled
+def test_auto_takes_the_sparse_engine_where_it_can_and_says_why_not() -> None:
+    x = torch.zeros(1, 8, 8)
+    assert pick("auto", LINEAR, x, "cpu").name == "sparse"
+    plain = pick("auto", NORMED, x, "cpu")
+    assert plain.name == "plain"
+    assert "BatchNorm1d" in str(plain.why)
+    assert pick("auto", LINEAR, x, "cuda").name == "replicas"
+    assert "engine sparse on cpu, 1 worker (" in prepare(settings(model="lenet-300-100", engine="auto")).engine
+    assert "(" in prepare(settings(engine="auto")).engine
+
+
+def test_auto_does_without_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOMBOLA_KERNELS", "none")
+    picked = pick("auto", LINEAR, torch.zeros(1, 8, 8), "cpu")
+    assert picked.name == "plain"
+    assert "compile" in str(picked.why)
+
+
+def test_an_engine_that_cannot_is_refused_by_name() -> None:
+    x = torch.zeros(1, 8, 8)
+    with pytest.raises(UnknownName, match="Did you mean 'sparse'"):
+        pick("sparce", LINEAR, x, "cpu")
+    with pytest.raises(InvalidValue, match=r"sparse engine cannot train this network.*Use the engine auto or plain"):
+        pick("sparse", NORMED, x, "cpu")
+    with pytest.raises(InvalidValue, match="it runs on the CPU"):
+        pick("sparse", LINEAR, x, "cuda")
+    with pytest.raises(InvalidValue, match="replicas engine cannot train this network"):
+        pick("replicas", nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)), x, "cpu")
+
+
+def test_the_command_line_takes_an_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["find", "--rounds", "1", "--replicates", "2", "--dense-runs", "1", "--iterations", "20", "--workers", "1"]
+    assert main([*flags, "--engine", "replicas", "--out", str(tmp_path)]) == 0
+    assert "engine replicas on cpu" in capsys.readouterr().err
+    assert main([*flags, "--engine", "fast"]) == 2
