@@ -12,7 +12,8 @@ import tombola
 def import_everything() -> None:
     """Import every module of the library, so that a name that one took from another is found and replaced."""
     for module in pkgutil.walk_packages(tombola.__path__, "tombola."):
-        if not module.name.endswith("__main__"):
+        # The compiled kernels lie in files named as modules are, and are libraries for ctypes.
+        if not module.name.rpartition(".")[2].startswith("_"):
             importlib.import_module(module.name)
 
 

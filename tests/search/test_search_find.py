@@ -19,12 +19,12 @@ from tombola.data import load
 from tombola.errors import Diverged
 from tombola.prune.masks import apply
 from tombola.search import find as module
-from tombola.search import named
 from tombola.search.find import Silent, find, run
 from tombola.search.finding import Finding
 from tombola.search.named import prepare
 from tombola.seeds import generator
 from tombola.stats import Judgement, Verdict, as_json, judge, read_csv
+from tombola.train import engines
 from tombola.train.plain import PlainTrainer
 from tombola.train.recipe import Recipe
 from tombola.train.source import Splits
@@ -218,7 +218,7 @@ class Losing:
 def test_a_diverged_family_leaves_the_verdict_at_every_level(
     call: int, arm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(named, "Pool", partial(Losing, call=call, arm=arm))
+    monkeypatch.setattr(engines, "Pool", partial(Losing, call=call, arm=arm))
     finding = find(settings(replicates=3))
     assert finding.judgement.replicates == (0, 2)
     assert {(d.replicate, d.level, d.arm.split()[0]) for d in finding.dropped} == {(1, call, arm)}
@@ -261,7 +261,7 @@ def test_masks_do_not_depend_on_the_test_split(monkeypatch: pytest.MonkeyPatch) 
             replace(o, test_accuracy=draw(), test_accuracy_at_early_stop=draw()) if made_up else o for o in outcomes
         ]
 
-    monkeypatch.setattr(named, "Pool", partial(Losing, call=99, arm=""))
+    monkeypatch.setattr(engines, "Pool", partial(Losing, call=99, arm=""))
     for made_up in (False, True):
         monkeypatch.setattr(Losing, "__call__", partialmethod(noted, made_up=made_up))
         find(settings())

@@ -106,7 +106,7 @@ def check_device(device: str) -> None:
     except RuntimeError:
         raise InvalidValue(f"{device!r} is no device. Known: cpu, cuda, cuda:N.") from None
     if kind.type not in ("cpu", "cuda"):
-        raise InvalidValue(f"networks are trained on cpu and cuda, not on {device!r}.")
+        raise InvalidValue(f"training runs on cpu and cuda, not on {device!r}.")
     if kind.type == "cuda" and (not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()):
         raise InvalidValue(
             f"there is no {device!r} here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
