@@ -178,6 +178,33 @@ def test_without_losses_there_is_no_speed_and_the_result_says_so(said: str) -> N
     assert "early stop" not in repr(found).split("Verdict")[0]
 
 
+@pytest.mark.parametrize("by", ["loss", "accuracy"])
+def test_validation_chooses_the_family(by: str) -> None:
+    """The lowest loss, or the highest accuracy; a test score, made up to say the opposite, has no part in it."""
+    inner, seeds = loop(said="nothing"), list[int]()
+    values = {0: 0.3, 1: 0.8, 2: 0.5}
+
+    def train(model: nn.Module, *, seed: int, iterations: int, record: Any) -> None:
+        inner(model, seed=seed, iterations=iterations, record=record)
+        if seed not in seeds:
+            seeds.append(seed)
+        record(T, **{by: values[seeds.index(seed)]})
+
+    found = searched(train=train, dense_runs=1, margin=0.49)
+    assert found.ticket.provenance["replicate"] == (0 if by == "loss" else 1)
+    assert "has the best validation" in found.chosen.why
+
+
+def test_weights_behind_a_parametrization_are_named() -> None:
+    def normed() -> nn.Module:
+        net = mlp()
+        nn.utils.parametrizations.weight_norm(net[1])  # type: ignore[index]
+        return net
+
+    skipped = searched(normed).as_json()["skipped"]
+    assert "behind a parametrization" in skipped["1.parametrizations.weight.original1"]
+
+
 def test_a_loop_that_returns_its_score_needs_no_evaluate() -> None:
     inner, score = loop(said="nothing"), on_test()
 

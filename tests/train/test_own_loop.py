@@ -368,6 +368,31 @@ def test_falling_rates_are_seen_and_warm_up_is_none() -> None:
     assert falling.optimizer_steps == rising.optimizer_steps == T
 
 
+@pytest.mark.parametrize(("later", "fell"), [(0.001, True), (0.1, False), (0.5, False)])
+def test_a_new_optimiser_with_a_smaller_rate_is_a_falling_rate(later: float, fell: bool) -> None:
+    def loop(model: nn.Module, *, seed: int, iterations: int, record: Record) -> None:  # noqa: ARG001
+        for rate in (0.1, later):
+            steps = torch.optim.SGD(model.parameters(), lr=rate)
+            model(torch.randn(8, 64)).square().mean().backward()
+            steps.step()
+
+    (found,) = own(loop)([job()])
+    assert found.rate_fell == fell
+
+
+def test_two_optimisers_at_two_rates_are_no_falling_rate() -> None:
+    def loop(model: nn.Module, *, seed: int, iterations: int, record: Record) -> None:  # noqa: ARG001
+        first, *rest = model.parameters()
+        both = torch.optim.SGD([first], lr=0.5), torch.optim.Adam(rest, lr=0.001)
+        for _ in range(3):
+            model(torch.randn(8, 64)).square().mean().backward()
+            for steps in both:
+                steps.step()
+
+    (found,) = own(loop)([job()])
+    assert not found.rate_fell
+
+
 def test_an_optimiser_of_another_network_is_not_counted() -> None:
     other = nn.Linear(2, 2)
     (found,) = own(spoiled(lambda m, r: torch.optim.SGD(other.parameters(), lr=0.1).step()))([job()])  # noqa: ARG005
