@@ -13,7 +13,7 @@ from tombola.sparse.layers import RowsLayout, dense_positions
 DENSITIES = (0.0, 0.02, 0.2, 0.7, 1.0)
 
 shapes = st.tuples(st.integers(1, 70), st.integers(1, 140))
-batches = st.sampled_from((1, 2, 15, 16, 17, 33, 60, 64, 100, 128, 129, 300))
+batches = st.sampled_from((1, 2, 7, 15, 16, 17, 33, 60, 64, 65, 100, 128, 129, 300))
 seeds = st.integers(0, 2**32 - 1)
 
 

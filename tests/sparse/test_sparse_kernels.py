@@ -4,6 +4,7 @@ import ctypes
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparse_kit import (
@@ -19,11 +20,12 @@ from sparse_kit import (
     seeds,
     shapes,
 )
+from torch.nn import functional
 
 from tombola.sparse.chain import ACTIVATIONS
 from tombola.sparse.kernels import library, reference
 from tombola.sparse.kernels.library import Kernels, padded, pointer, zeros
-from tombola.sparse.network import OPTIMIZERS, Rule
+from tombola.sparse.network import LOSSES, OPTIMIZERS, Rule
 
 some = settings(max_examples=60, deadline=None)
 
@@ -56,7 +58,13 @@ def test_dense(level: Kernels, shape: tuple[int, int], batch: int, seed: int) ->
 
 
 @some
-@given(features=st.integers(1, 70), batch=batches, live=st.sampled_from(DENSITIES), numbered=st.booleans(), seed=seeds)
+@given(
+    features=st.integers(1, 70) | st.integers(250, 600),
+    batch=batches,
+    live=st.sampled_from(DENSITIES),
+    numbered=st.booleans(),
+    seed=seeds,
+)
 def test_gather(level: Kernels, features: int, batch: int, live: float, numbered: bool, seed: int) -> None:
     draw = draws(seed)
     x = floats(draw, batch + 5, features)
@@ -95,33 +103,56 @@ def test_what_is_not_finite_goes_through_activations_as_in_torch(level: Kernels,
     np.testing.assert_allclose(out, expected, rtol=3e-7, atol=2e-7)
 
 
+@pytest.mark.parametrize("name", LOSSES)
 @some
 @given(classes=st.integers(1, 20), batch=batches, scale=st.sampled_from((0.01, 1.0, 50.0)), seed=seeds)
-def test_cross_entropy(level: Kernels, classes: int, batch: int, scale: float, seed: int) -> None:
+def test_loss(level: Kernels, name: str, classes: int, batch: int, scale: float, seed: int) -> None:
     draw = draws(seed)
     logits = along_batch(draw, classes, batch) * np.float32(scale)
     labels = draw.integers(classes, size=batch)
     flat, gradient = aligned(logits), zeros(logits.size)
     loss, right = ctypes.c_double(0), ctypes.c_int64(0)
-    sizes = classes, batch, padded(batch)
-    level.cross_entropy_gradient(pointer(flat), pointer(labels), *sizes, pointer(gradient))
-    level.cross_entropy(pointer(flat), pointer(labels), *sizes, ctypes.byref(loss), ctypes.byref(right))
-    expected = reference.cross_entropy_gradient(logits, labels)
+    kind, sizes = LOSSES.index(name), (classes, batch, padded(batch))
+    level.loss_gradient(kind, pointer(flat), pointer(labels), *sizes, pointer(gradient))
+    level.add_loss(kind, pointer(flat), pointer(labels), *sizes, ctypes.byref(loss), ctypes.byref(right))
+    value, slope = {
+        "cross-entropy": (reference.cross_entropy, reference.cross_entropy_gradient),
+        "mse": (reference.squared_error, reference.squared_error_gradient),
+    }[name]
+    expected = slope(logits, labels)
     np.testing.assert_allclose(gradient[: logits.size].reshape(logits.shape), expected, rtol=2e-6, atol=2e-7 / batch)
-    total, hits = reference.cross_entropy(logits.astype(np.float64) + 0, labels)
+    total, hits = value(logits.astype(np.float64) + 0, labels)
     if np.isfinite(total):
         assert loss.value == pytest.approx(total, rel=1e-5, abs=1e-5 * batch)
     assert right.value == hits
 
 
-def test_of_equal_logits_the_first_counts_and_nan_is_the_largest(level: Kernels) -> None:
+@pytest.mark.parametrize("name", LOSSES)
+def test_of_equal_logits_the_first_counts_and_nan_is_the_largest(level: Kernels, name: str) -> None:
     logits = np.zeros((3, 16), dtype=np.float32)
     logits[2, 1], logits[1:, 2] = np.nan, np.nan
     labels = np.array([0, 2, 1], dtype=np.int64)
     loss, right = ctypes.c_double(0), ctypes.c_int64(0)
-    level.cross_entropy(pointer(logits), pointer(labels), 3, 3, 16, ctypes.byref(loss), ctypes.byref(right))
+    into = ctypes.byref(loss), ctypes.byref(right)
+    level.add_loss(LOSSES.index(name), pointer(logits), pointer(labels), 3, 3, 16, *into)
     assert right.value == 3
     assert np.isnan(loss.value)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_a_loss_that_is_not_finite_in_torch_is_not_here(level: Kernels, name: str, value: float) -> None:
+    logits = torch.zeros(3, 16)
+    logits[1, 4] = value
+    labels = torch.tensor([2] * 5)
+    loss, right = ctypes.c_double(0), ctypes.c_int64(0)
+    into = ctypes.byref(loss), ctypes.byref(right)
+    level.add_loss(LOSSES.index(name), pointer(logits.numpy()), pointer(labels.numpy()), 3, 5, 16, *into)
+    if name == "mse":
+        expected = functional.mse_loss(logits.T[:5], functional.one_hot(labels, 3).float())
+    else:
+        expected = functional.cross_entropy(logits.T[:5], labels)
+    assert np.isfinite(loss.value) == bool(torch.isfinite(expected))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.errors import InvalidValue, ShapeMismatch, UnknownName
-from tombola.sparse import Rule, SparseNetwork, layers, read_chain
+from tombola.sparse import LOSSES, Rule, SparseNetwork, layers, read_chain
 from tombola.sparse.kernels.library import LEVELS, Kernels, available, kernels
 from tombola.sparse.layers import RowsLayout, live_features
+from tombola.sparse.network import OPTIMIZERS
 
 pytestmark = pytest.mark.skipif(not available(), reason="the compiled kernels are not here")
 
@@ -39,33 +40,57 @@ def problem(seed: int, density: float, widths: tuple[int, ...]) -> tuple[nn.Modu
 
 
 def sparse(
-    model: nn.Module, masks: dict[str, Tensor], x: Tensor, rule: Rule, level: str | None = None
+    model: nn.Module,
+    masks: dict[str, Tensor],
+    x: Tensor,
+    rule: Rule,
+    *,
+    level: str | None = None,
+    loss: str = "cross-entropy",
 ) -> SparseNetwork:
     params = {name: p.detach() for name, p in model.named_parameters()}
-    return SparseNetwork(read_chain(model, x), params, masks, rule, batch_size=BATCH, level=level)
+    return SparseNetwork(read_chain(model, x), params, masks, rule, batch_size=BATCH, loss=loss, level=level)
+
+
+def torch_loss(name: str, logits: Tensor, y: Tensor) -> Tensor:
+    if name == "mse":
+        return functional.mse_loss(logits, functional.one_hot(y, logits.shape[1]).float())
+    return functional.cross_entropy(logits, y)
+
+
+def torch_optimizer(model: nn.Module, rule: Rule, lr: float) -> torch.optim.Optimizer:
+    decay, name = rule.weight_decay, rule.optimizer
+    if name in ("adam", "adamw"):
+        kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+        return kind(model.parameters(), lr=lr, weight_decay=decay)
+    nesterov = name == "nesterov"
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=rule.momentum, weight_decay=decay, nesterov=nesterov)
 
 
 def order(steps: int, seed: int = 0) -> Tensor:
     return torch.randint(N, (steps, BATCH), generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("name", LOSSES)
 @settings(max_examples=40, deadline=None)
 @given(
     density=st.sampled_from(DENSITIES),
-    widths=st.sampled_from(((1, 1, 2), (12, 1, 4), (40, 33, 4), (12, 20, 17, 9, 4), (5, 3), (70, 130, 3))),
+    widths=st.sampled_from(
+        ((1, 1, 2), (1, 7, 1), (12, 1, 4), (40, 33, 4), (12, 20, 17, 9, 4), (5, 3), (70, 130, 3), (9, 1))
+    ),
     seed=seeds,
 )
 def test_one_step_of_sgd_is_the_gradient_on_every_level(
-    level: Kernels, density: float, widths: tuple[int, ...], seed: int
+    level: Kernels, name: str, density: float, widths: tuple[int, ...], seed: int
 ) -> None:
     model, masks, x, y = problem(seed, density, widths)
-    network = sparse(model, masks, x, Rule("sgd"), level.level)
+    network = sparse(model, masks, x, Rule("sgd"), level=level.level, loss=name)
     loss, accuracy = network.evaluate(x, y)
     with torch.no_grad():
-        assert loss == pytest.approx(float(functional.cross_entropy(model(x), y)), rel=1e-5)
+        assert loss == pytest.approx(float(torch_loss(name, model(x), y)), rel=1e-5)
         assert accuracy == int((model(x).argmax(1) == y).sum()) / N
     batch = order(1)
-    functional.cross_entropy(model(x[batch[0]]), y[batch[0]]).backward()
+    torch_loss(name, model(x[batch[0]]), y[batch[0]]).backward()
     assert network.train(x, y, batch, [1.0]) == 1
     after = network.params()
     for name, p in model.named_parameters():
@@ -73,6 +98,44 @@ def test_one_step_of_sgd_is_the_gradient_on_every_level(
         torch.testing.assert_close(p.detach() - gradient, after[name], rtol=1e-5, atol=2e-6)
         if name in masks:
             assert not after[name][~masks[name]].any()
+
+
+RULES = (
+    Rule("sgd", weight_decay=0.01),
+    Rule("momentum", 0.9),
+    Rule("nesterov", 0.9, 0.01),
+    Rule("adam", weight_decay=0.01),
+    Rule("adamw", weight_decay=0.01),
+)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("rule", RULES, ids=OPTIMIZERS)
+@pytest.mark.parametrize("widths", [(40, 33, 17, 4), (1, 12, 4), (40, 33, 1)])
+def test_fifty_iterations_are_those_of_torch(level: Kernels, name: str, rule: Rule, widths: tuple[int, ...]) -> None:
+    model, masks, x, y = problem(6, 0.4, widths)
+    network = sparse(model, masks, x, rule, level=level.level, loss=name)
+    lr = 0.001 if rule.counts_steps else 0.02
+    optimizer = torch_optimizer(model, rule, lr)
+    for batch in order(50):
+        optimizer.zero_grad()
+        torch_loss(name, model(x[batch]), y[batch]).backward()
+        for parameter, mask in masks.items():
+            model.get_parameter(parameter).grad.mul_(mask)
+        optimizer.step()
+    assert network.train(x, y, order(50), [lr] * 50) == 50
+    with torch.no_grad():
+        loss, accuracy = network.evaluate(x, y)
+        assert loss == pytest.approx(float(torch_loss(name, model(x), y)), rel=1e-5, abs=1e-7)
+        assert accuracy == pytest.approx(int((model(x).argmax(1) == y).sum()) / N, abs=0.02)
+    for parameter, p in model.named_parameters():
+        torch.testing.assert_close(network.params()[parameter], p.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_does_not_exist_is_refused() -> None:
+    model, masks, x, _ = problem(0, 1.0, (12, 4))
+    with pytest.raises(UnknownName, match="Did you mean 'mse'"):
+        sparse(model, masks, x, Rule("sgd"), loss="msr")
 
 
 def test_dead_features_are_those_no_output_depends_on() -> None:

@@ -7,6 +7,6 @@ plain reference, on every level that runs here) and ``tests/train/test_sparse_en
 """
 
 from tombola.sparse.chain import Chain, read_chain, why_not
-from tombola.sparse.network import Rule, SparseNetwork
+from tombola.sparse.network import LOSSES, Rule, SparseNetwork
 
-__all__ = ["Chain", "Rule", "SparseNetwork", "read_chain", "why_not"]
+__all__ = ["LOSSES", "Chain", "Rule", "SparseNetwork", "read_chain", "why_not"]

@@ -15,13 +15,13 @@ DENSE_FROM: Final = 0.72
 
 A constant and not a measurement: the two add up a gradient in another order, so a threshold found by the clock would
 let a busy machine change the bits of a result. The two break even between 0.7 and 0.8, in a small network and in a
-large one (``benchmarks/iteration.py --crossover``).
+large one (``benchmarks/crossover.py``).
 """
 
 _FIRST_CACHE: Final = 28 * 1024
 _SECOND_CACHE: Final = 512 * 1024
 _LANES_AT_ONCE: Final = 128
-_SURVIVORS_WORTH_A_BLOCK: Final = 14
+_SURVIVORS_WORTH_A_BLOCK: Final = 20
 
 
 def live_features(masks: Sequence[NDArray[np.bool_]]) -> list[NDArray[np.intp]]:

@@ -1,6 +1,7 @@
 """A sparse network that trains and evaluates in compiled code."""
 
 import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tombola.errors import InvalidValue, ShapeMismatch
+from tombola.errors import InvalidValue, ShapeMismatch, UnknownName
 from tombola.sparse.chain import ACTIVATIONS, ActivationLayer, Chain, DropoutLayer, LinearLayer
 from tombola.sparse.kernels import library
 from tombola.sparse.kernels.library import Kernels, kernels, padded, pointer
@@ -18,6 +19,7 @@ from tombola.sparse.layers import LinearPart, Survivors, live_features
 from tombola.types import Masks, Params
 
 OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "adam", "adamw")
+LOSSES: Final = ("cross-entropy", "mse")
 _SLOTS: Final = {
     "sgd": (),
     "momentum": ("momentum_buffer",),
@@ -26,7 +28,8 @@ _SLOTS: Final = {
     "adamw": ("exp_avg", "exp_avg_sq"),
 }
 _EVALUATION_BATCH: Final = 64
-_EXAMPLES_A_CALL: Final = 1024
+_EXAMPLES_A_CALL: Final = 500
+_MOST: Final = float(np.finfo(np.float32).max)
 
 
 @final
@@ -62,13 +65,21 @@ class Rule:
 
 @final
 class SparseNetwork:
-    """A chain under masks: float32, cross-entropy, state for the survivors alone.
+    """A chain under masks: float32, state for the survivors alone.
 
     The same calls give the same bits, whatever else runs and however the iterations are cut into calls.
     """
 
     def __init__(
-        self, chain: Chain, params: Params, masks: Masks, rule: Rule, *, batch_size: int, level: str | None = None
+        self,
+        chain: Chain,
+        params: Params,
+        masks: Masks,
+        rule: Rule,
+        *,
+        batch_size: int,
+        loss: str = "cross-entropy",
+        level: str | None = None,
     ) -> None:
         """Lay out what is left and make the network.
 
@@ -78,10 +89,17 @@ class SparseNetwork:
             masks: name -> bool; an absent name stays dense.
             rule: the optimiser, with no state yet.
             batch_size: examples of an iteration.
+            loss: one of ``LOSSES``; ``mse`` is the mean over examples and classes of the squared difference to the
+                label's unit vector (Hui & Belkin, 2021, without their factors).
             level: of the kernels; see :func:`~tombola.sparse.kernels.library.kernels`.
+
+        Raises:
+            UnknownName: there is no such loss.
         """
+        if loss not in LOSSES:
+            raise UnknownName.among("loss", loss, LOSSES)
         self._kernels: Kernels = kernels(level)
-        self._rule, self._batch_size = rule, batch_size
+        self._rule, self._batch_size, self._loss = rule, batch_size, LOSSES.index(loss)
         self._shapes = {name: tuple(value.shape) for name, value in params.items()}
         kept = {name: _mask_of(name, params, masks) for name in params}
         live = live_features([kept[layer.weight] for layer in chain.linears])
@@ -107,6 +125,7 @@ class SparseNetwork:
         self._keep: list[object] = []
         self._began = False
         self._seen: object = None
+        self._data = library.Data()
         self._handle = self._make(chain, live)
 
     def __del__(self) -> None:
@@ -160,14 +179,14 @@ class SparseNetwork:
         numbers, lr, drawn = held
         if len(lr) == 0:
             return 0
-        if numbers.shape != (len(lr), self._batch_size) or numbers.min() < 0 or numbers.max() >= len(y):
+        # Without a sign, what is below zero is above everything.
+        if numbers.shape != (len(lr), self._batch_size) or numbers.view(np.uint64).max() >= len(y):
             raise InvalidValue("the order of the examples does not fit the batch size and the data.")
         if [d.shape for d in drawn] != [(len(lr), self._batch_size, width) for _, width in self._dropouts]:
             raise InvalidValue("the dropout masks do not fit the network.")
         masks = (ctypes.POINTER(ctypes.c_float) * max(1, len(drawn)))(*map(pointer, drawn))
         block = library.Block(pointer(numbers.reshape(-1)), pointer(lr), masks, len(lr), seconds)
-        data = library.Data(pointer(_array(x)), pointer(_array(y)))
-        done = int(self._kernels.train(self._handle, ctypes.byref(data), ctypes.byref(block)))
+        done = int(self._kernels.train(self._handle, ctypes.byref(self._data), ctypes.byref(block)))
         for part in self._parts:
             part.weight_step += done
             part.bias_step += done
@@ -175,17 +194,19 @@ class SparseNetwork:
         return done
 
     def evaluate(self, x: Tensor, y: Tensor) -> tuple[float, float]:
-        """Give mean cross-entropy (nats) and accuracy (fraction) in evaluation mode."""
+        """Give the mean loss (cross-entropy in nats) and accuracy (fraction) in evaluation mode."""
         self._check(x, y)
-        loss, right = ctypes.c_double(0), ctypes.c_int64(0)
+        total, right = 0.0, ctypes.c_int64(0)
         # Cut into calls, so that Ctrl-C is heard between them.
         for first in range(0, len(y), _EXAMPLES_A_CALL):
             some_x, some_y = _array(x[first : first + _EXAMPLES_A_CALL]), _array(y[first : first + _EXAMPLES_A_CALL])
-            data = library.Data(pointer(some_x), pointer(some_y))
+            data, loss = library.Data(pointer(some_x), pointer(some_y)), ctypes.c_double(0)
             self._kernels.evaluate(
                 self._handle, ctypes.byref(data), len(some_y), ctypes.byref(loss), ctypes.byref(right)
             )
-        return loss.value / len(y), right.value / len(y)
+            # The plain loop adds as many in float32: what is infinite there is so here, at the same evaluation.
+            total += loss.value if abs(loss.value) <= _MOST else loss.value * math.inf
+        return total / len(y), right.value / len(y)
 
     def params(self) -> dict[str, Tensor]:
         """Give the dense parameters, zero where pruned."""
@@ -278,6 +299,7 @@ class SparseNetwork:
             self._features,
             self._batch_size,
             _EVALUATION_BATCH,
+            self._loss,
         )
         handle = self._kernels.network(ctypes.byref(plan))
         if not handle:
@@ -299,7 +321,7 @@ class SparseNetwork:
             raise InvalidValue(
                 f"the labels run from {int(y.min())} to {int(y.max())} and there are {self._classes} outputs."
             )
-        self._seen = seen
+        self._seen, self._data = seen, library.Data(pointer(_array(x)), pointer(_array(y)))
 
 
 def _mask_of(name: str, params: Params, masks: Masks) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ enum Activation : int32_t { kRelu = 0, kLeakyRelu = 1, kTanh = 2, kSigmoid = 3, 
 
 inline Native bits(Whole x) { return (Native)x; }
 inline Whole bits(Native x) { return (Whole)x; }
-inline Native choose(Whole yes, Native a, Native b) { return bits((yes & bits(a)) | (~yes & bits(b))); }
+inline Native choose(Whole yes, Native a, Native b) { return yes ? a : b; }
 inline Native magnitude(Native x) { return bits(bits(x) & 0x7fffffff); }
 
 // e^x to about one unit in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' coefficients).

@@ -1,6 +1,8 @@
 // Examples are rows; the kernels want one row for each feature. Turning a block of 16 x 16 around in registers.
 #pragma once
 
+#include <algorithm>
+
 #include "vector.h"
 
 namespace tombola {
@@ -63,21 +65,43 @@ inline void gather_block(const float* const* examples, int f, const int32_t* tar
   turn_block(rows, to);
 }
 
+// Sixteen examples; beyond the last one it is repeated.
+struct Sixteen {
+  const float* row[kLanes];
+
+  Sixteen(const Examples& examples, int first) {
+    for (int lane = 0; lane < kLanes; ++lane) row[lane] = examples.row(std::min(first + lane, examples.count - 1));
+  }
+
+  void fetch(int f) const {
+    for (int lane = 0; lane < kLanes; ++lane) __builtin_prefetch(row[lane] + f, 0, 2);
+  }
+};
+
 // out[target[f], i] = examples[i, f]; a feature whose target is negative is left out; lanes beyond the last example
 // repeat it.
 inline void gather(const Examples& examples, const int32_t* target, float* out, int batch) {
+  // Examples lie anywhere in memory; so far ahead of the turning their lines are asked for.
+  constexpr int kAhead = 16 * kLanes;
   const int whole = examples.features / kLanes * kLanes, rest = examples.features - whole;
+  Sixteen now(examples, 0);
+  for (int f = 0; f < std::min(kAhead, whole); f += kLanes) now.fetch(f);
   for (int i = 0; i < batch; i += kLanes) {
-    const float* rows[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      rows[lane] = examples.row(i + lane < examples.count ? i + lane : examples.count - 1);
+    const Sixteen next(examples, i + kLanes);
+    for (int f = 0; f < whole; f += kLanes) {
+      if (f + kAhead < whole) {
+        now.fetch(f + kAhead);
+      } else if (i + kLanes < batch && f + kAhead - whole < whole) {
+        next.fetch(f + kAhead - whole);
+      }
+      gather_block(now.row, f, target, out + i, batch);
     }
-    for (int f = 0; f < whole; f += kLanes) gather_block(rows, f, target, out + i, batch);
     // The last example ends where its row does: nothing beyond may be read.
     for (int f = whole; f < whole + rest; ++f) {
       if (target[f] < 0) continue;
-      for (int lane = 0; lane < kLanes; ++lane) out[int64_t(target[f]) * batch + i + lane] = rows[lane][f];
+      for (int lane = 0; lane < kLanes; ++lane) out[int64_t(target[f]) * batch + i + lane] = now.row[lane][f];
     }
+    now = next;
   }
 }
 

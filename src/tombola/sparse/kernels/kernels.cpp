@@ -24,7 +24,7 @@ TOMBOLA_API int32_t tombola_runs(int32_t level) {
 }
 
 // Changes with every change of a structure or a signature below.
-TOMBOLA_API int32_t tombola_interface() { return 2; }
+TOMBOLA_API int32_t tombola_interface() { return 3; }
 
 // Null where memory does not suffice.
 TOMBOLA_API Network* tombola_network(const Plan* plan) {
@@ -95,14 +95,14 @@ TOMBOLA_API void tombola_activate_backward(int32_t kind, float slope, const floa
   activate_backward(kind, slope, in, out, gradient, count);
 }
 
-TOMBOLA_API void tombola_cross_entropy_gradient(const float* logits, const int64_t* labels, int32_t classes,
-                                                int32_t examples, int32_t batch, float* gradient) {
-  cross_entropy_gradient(logits, labels, classes, examples, batch, gradient);
+TOMBOLA_API void tombola_loss_gradient(int32_t kind, const float* logits, const int64_t* labels, int32_t classes,
+                                       int32_t examples, int32_t batch, float* gradient) {
+  loss_gradient(kind, logits, labels, classes, examples, batch, gradient);
 }
 
-TOMBOLA_API void tombola_cross_entropy(const float* logits, const int64_t* labels, int32_t classes, int32_t examples,
-                                       int32_t batch, double* loss, int64_t* right) {
-  cross_entropy(logits, labels, classes, examples, batch, loss, right);
+TOMBOLA_API void tombola_add_loss(int32_t kind, const float* logits, const int64_t* labels, int32_t classes,
+                                  int32_t examples, int32_t batch, double* loss, int64_t* right) {
+  add_loss(kind, logits, labels, classes, examples, batch, loss, right);
 }
 
 TOMBOLA_API void tombola_update(const Rule* rule, double lr, int64_t step, const Entries* to, const float* gradient) {

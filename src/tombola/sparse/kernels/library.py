@@ -24,7 +24,7 @@ ABSENT: Final = "the compiled kernels are not here: install a C++ compiler and r
 
 LANES: Final = 16
 PANEL: Final = 64
-_INTERFACE: Final = 2
+_INTERFACE: Final = 3
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
@@ -118,6 +118,7 @@ class Plan(Structure):
         ("features", c_int32),
         ("batch_size", c_int32),
         ("evaluation_batch", c_int32),
+        ("loss", c_int32),
     )
 
 
@@ -168,10 +169,10 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "dense_gradient": (None, (POINTER(Dense), *[_floats] * 3, c_int32, c_int32)),
     "activate": (None, (c_int32, c_float, _floats, _floats, c_int64)),
     "activate_backward": (None, (c_int32, c_float, _floats, _floats, _floats, c_int64)),
-    "cross_entropy_gradient": (None, (_floats, POINTER(c_int64), c_int32, c_int32, c_int32, _floats)),
-    "cross_entropy": (
+    "loss_gradient": (None, (c_int32, _floats, POINTER(c_int64), c_int32, c_int32, c_int32, _floats)),
+    "add_loss": (
         None,
-        (_floats, POINTER(c_int64), c_int32, c_int32, c_int32, POINTER(c_double), POINTER(c_int64)),
+        (c_int32, _floats, POINTER(c_int64), c_int32, c_int32, c_int32, POINTER(c_double), POINTER(c_int64)),
     ),
     "update": (None, (POINTER(Rule), c_double, c_int64, POINTER(Entries), _floats)),
 }

@@ -45,7 +45,7 @@ struct Plan {
   const Operation* operations;
   const int32_t* target;  // where each input feature is here, or -1
   Rule rule;
-  int32_t linear_count, operation_count, inputs, features, batch_size, evaluation_batch;
+  int32_t linear_count, operation_count, inputs, features, batch_size, evaluation_batch, loss;
 };
 
 struct Data {
@@ -109,7 +109,7 @@ class Network {
       gather({data.x + first * plan_.features, plan_.features, nullptr, examples, plan_.features}, plan_.target,
              evaluation_.input(), evaluation_.batch);
       const float* logits = forward(evaluation_, nullptr, 0);
-      cross_entropy(logits, data.y + first, classes(), examples, evaluation_.batch, loss, right);
+      add_loss(plan_.loss, logits, data.y + first, classes(), examples, evaluation_.batch, loss, right);
     }
   }
 
@@ -143,7 +143,7 @@ class Network {
            train_.batch);
     for (int i = 0; i < plan_.batch_size; ++i) labels_[i] = data.y[order[i]];
     const float* logits = forward(train_, &block, step);
-    cross_entropy_gradient(logits, labels_.data(), classes(), plan_.batch_size, train_.batch, gradient_.get());
+    loss_gradient(plan_.loss, logits, labels_.data(), classes(), plan_.batch_size, train_.batch, gradient_.get());
     backward(block.rates[step]);
   }
 
@@ -226,14 +226,10 @@ class Network {
       for (int i = kLanes; i < batch; i += kLanes) all = all + load(from + i);
       return all;
     };
-    alignas(64) float partial[kKept * kLanes], gradient[kLanes];
+    const auto four = [&](int row) { return four_sums(sum(row), sum(row + 1), sum(row + 2), sum(row + 3)); };
+    alignas(64) float gradient[kLanes];
     for (int first = 0; first < outputs; first += kLanes) {
-      for (int r = 0; r < kLanes; r += 4) {
-        const int row = first + r;
-        const Native sums = four_sums(sum(row), sum(row + 1), sum(row + 2), sum(row + 3));
-        std::memcpy(partial + kKept * r, &sums, sizeof sums);
-      }
-      store(gradient, totals_of_sixteen(partial));
+      store(gradient, sixteen_sums(four(first), four(first + 4), four(first + 8), four(first + 12)));
       for (int r = 0; r < kLanes; ++r) {
         if (first + r >= outputs) {
           gradient[r] = 0;

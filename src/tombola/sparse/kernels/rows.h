@@ -22,6 +22,25 @@ struct Rows {
   const int32_t* at;  // [survivors]: where those of the way back are in the values, which are in the order of `forth`
 };
 
+// Where four survivors take their activations. Loads are what a line is bound by, so places are loaded two at a time.
+struct Four {
+  const float *a, *b, *c, *d;
+
+  Four(const float* in, const int32_t* across, int64_t batch) {
+    two(in, across, batch, a, b);
+    two(in, across + 2, batch, c, d);
+  }
+
+ private:
+  static void two(const float* in, const int32_t* across, int64_t batch, const float*& first, const float*& second) {
+    uint64_t both;
+    std::memcpy(&both, across, sizeof both);
+    const int64_t low = uint32_t(both), high = both >> 32;
+    first = in + (kLittle ? low : high) * batch;
+    second = in + (kLittle ? high : low) * batch;
+  }
+};
+
 // Keeps the compiler from working the address out anew in every operand, which takes a quarter longer.
 inline __attribute__((always_inline)) void in_register(const float*& address) { __asm__("" : "+r"(address)); }
 
@@ -29,8 +48,7 @@ template <int vectors>
 struct Accumulators {
   Lanes lane[vectors];
 
-  __attribute__((always_inline)) void add(float factor, const float* from) {
-    const Lanes wide = splat(factor);
+  __attribute__((always_inline)) void add(const Lanes& wide, const float* from) {
     in_register(from);
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) lane[j] = lane[j] + wide * load(from + kLanes * j);
@@ -68,11 +86,47 @@ inline void along_batch(int batch, const Kernel& kernel) {
   }
 }
 
-// out = begin(line) + the sum over each line's survivors of value(i) * in[across[i]]
-template <class Begin, class Value>
+// Values in the order of the survivors: four of them are one load, and each is spread from there.
+struct Straight {
+  const float* values;
+
+  float operator()(int i) const { return values[i]; }
+
+  struct Four {
+    Native held;
+    template <int which>
+    Lanes value() const {
+      const Native all = spread<which>(held);
+      return numbered([&](int) { return all; });
+    }
+  };
+  Four four(int i) const { return {repeated(values + i)}; }
+};
+
+// Values in another order than the survivors.
+struct Scattered {
+  const float* values;
+  const int32_t* at;
+
+  float operator()(int i) const { return values[at[i]]; }
+
+  struct Four {
+    const float* values;
+    const int32_t* at;
+    template <int which>
+    Lanes value() const {
+      return splat(values[at[which]]);
+    }
+  };
+  Four four(int i) const { return {values, at + i}; }
+};
+
+// out = begin(line) + the sum over each line's survivors of values(i) * in[across[i]]
+template <class Begin, class Values>
 inline void lines_product(const Lines& lines, const float* in, float* out, int batch, const Begin& begin,
-                          const Value& value) {
+                          const Values& values) {
   along_batch<kRowVectors>(batch, [&](int first, auto vectors) {
+    const float* from = in + first;
     int i = 0;
     for (int block = 0; block < lines.blocks; ++block) {
       for (int line = 0; line < lines.count; ++line) {
@@ -86,7 +140,15 @@ inline void lines_product(const Lines& lines, const float* in, float* out, int b
         } else {
           sum.take(to);
         }
-        for (; i < end; ++i) sum.add(value(i), in + int64_t(lines.across[i]) * batch + first);
+        for (; i + 4 <= end; i += 4) {
+          const Four x(from, lines.across + i, batch);
+          const auto four = values.four(i);
+          sum.add(four.template value<0>(), x.a);
+          sum.add(four.template value<1>(), x.b);
+          sum.add(four.template value<2>(), x.c);
+          sum.add(four.template value<3>(), x.d);
+        }
+        for (; i < end; ++i) sum.add(splat(values(i)), from + int64_t(lines.across[i]) * batch);
         sum.put(to);
       }
     }
@@ -96,45 +158,50 @@ inline void lines_product(const Lines& lines, const float* in, float* out, int b
 // out = bias + values x in
 inline void rows_forward(const Rows& rows, const float* values, const float* bias, const float* in, float* out,
                          int batch) {
-  lines_product(rows.forth, in, out, batch, [=](int r) { return bias[r]; }, [=](int i) { return values[i]; });
+  lines_product(rows.forth, in, out, batch, [=](int r) { return bias[r]; }, Straight{values});
 }
 
 // out = transposed values x in
 inline void rows_backward(const Rows& rows, const float* values, const float* in, float* out, int batch) {
-  const int32_t* at = rows.at;
-  lines_product(rows.back, in, out, batch, [](int) { return 0.0f; }, [=](int i) { return values[at[i]]; });
+  lines_product(rows.back, in, out, batch, [](int) { return 0.0f; }, Scattered{values, rows.at});
 }
 
-// Gradients of the survivors in the order of the values, a span at a time: some partial sums of each are put down first,
-// so that the loop over a row has nothing else in it, and added up together when the span is full.
+// Gradients of the survivors in the order of the values, handed over some at a time. What was put down last is held
+// back, for a load waits long for stores just made that it does not match.
 template <class Take>
 class Spans {
  public:
-  static constexpr int kSpan = 512;
-
   explicit Spans(const Take& take) : take_(take) {}
 
   int end() const { return first_ + kSpan; }
-  float* partial(int i) { return partial_ + kKept * (i - first_); }
+  float* at(int i) { return gradient_ + (i - first_); }
 
-  // Hands over the span up to a survivor and begins the next one there.
-  void close(int at) {
-    const int count = at - first_;
-    std::memset(partial(at), 0, sizeof(float) * kKept * kLanes);
-    for (int i = 0; i < count; i += kLanes) store(gradient_ + i, totals_of_sixteen(partial_ + kKept * i));
+  // All before `i` are there.
+  void reach(int i) {
+    const int count = i - first_;
+    if (count < kEnough) return;
+    const int whole = (count - kHeld) / kLanes * kLanes;
+    take_(first_, whole, gradient_);
+    std::memmove(gradient_, gradient_ + whole, sizeof(float) * (count - whole));
+    first_ += whole;
+  }
+
+  void finish(int i) {
+    const int count = i - first_;
+    std::memset(gradient_ + count, 0, sizeof(float) * kLanes);
     if (count) take_(first_, count, gradient_);
-    first_ = at;
   }
 
  private:
+  static constexpr int kSpan = 512, kEnough = 256, kHeld = 64;
+
   const Take& take_;
   int first_ = 0;
-  alignas(64) float partial_[kKept * (kSpan + kLanes)];
-  alignas(64) float gradient_[kSpan];
+  alignas(64) float gradient_[kSpan + 2 * kLanes];
 };
 
-// For each row `begin(row)` gives the function that turns what goes into a survivor into its partial sums. Four at a
-// time; beyond the end of a row its last survivor is taken again, and what that leaves behind is overwritten.
+// For each row `begin(row)` gives the function that turns what goes into a survivor into its partial sums. Sixteen at a
+// time; what the last ones of a row put down beyond its end is overwritten.
 template <class Take, class Begin>
 inline void in_spans(const Rows& rows, const float* in, int batch, const Take& take, const Begin& begin) {
   Spans<Take> spans(take);
@@ -145,20 +212,39 @@ inline void in_spans(const Rows& rows, const float* in, int batch, const Take& t
       const int end = lines.starts[block * lines.count + line + 1];
       if (i == end) continue;
       const auto product = begin(line);
+      const auto sums = [&](const float* a, const float* b, const float* c, const float* d) TOMBOLA_INLINE {
+        return four_sums(product(a), product(b), product(c), product(d));
+      };
+      const auto four = [&](int k) TOMBOLA_INLINE {
+        const Four x(in, lines.across + k, batch);
+        return sums(x.a, x.b, x.c, x.d);
+      };
       while (i < end) {
         const int stop = std::min(end, spans.end()), last = stop - 1;
-        const auto at = [&](int k) { return product(in + int64_t(lines.across[std::min(k, last)]) * batch); };
-        float* to = spans.partial(i);
-        for (; i < stop; i += 4, to += 4 * kKept) {
-          const Native sums = four_sums(at(i), at(i + 1), at(i + 2), at(i + 3));
-          std::memcpy(to, &sums, sizeof sums);
+        for (; i + kLanes <= stop; i += kLanes) {
+          const Native a = four(i), b = four(i + 4), c = four(i + 8), d = four(i + 12);
+          store(spans.at(i), sixteen_sums(a, b, c, d));
         }
-        i = stop;
-        if (i == spans.end()) spans.close(i);
+        if (i < stop) {
+          const auto x = [&](int k) TOMBOLA_INLINE { return in + int64_t(lines.across[std::min(k, last)]) * batch; };
+          const auto some = [&](int k) TOMBOLA_INLINE { return sums(x(k), x(k + 1), x(k + 2), x(k + 3)); };
+          const Native a = some(i);
+          Native b = native(0), c = b, d = b;
+          if (i + 4 < stop) {
+            b = some(i + 4);
+            if (i + 8 < stop) {
+              c = some(i + 8);
+              if (i + 12 < stop) d = some(i + 12);
+            }
+          }
+          store(spans.at(i), sixteen_sums(a, b, c, d));
+          i = stop;
+        }
+        spans.reach(i);
       }
     }
   }
-  spans.close(i);
+  spans.finish(i);
 }
 
 // Calls take(first, count, gradient) for consecutive survivors: sums over the batch of out_gradient x in.

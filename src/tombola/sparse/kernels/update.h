@@ -55,7 +55,7 @@ inline void update_all(const Step& step, const Entries& to, const float* gradien
     Lanes value = load(to.value + i), slope = gradient ? load(gradient + i) : splat(0);
     if constexpr (kind == kAdamW) {
       value = value * splat(step.decay);
-    } else {
+    } else if (step.decay != 0) {  // torch leaves the term out as well, and so makes no NaN of an infinite value
       slope = slope + value * splat(step.decay);
     }
     if constexpr (kind == kSgd) {

@@ -9,9 +9,12 @@
 #include <immintrin.h>
 #endif
 
+#define TOMBOLA_INLINE __attribute__((always_inline))
+
 namespace tombola {
 
 constexpr int kLanes = 16;
+constexpr bool kLittle = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 
 #if defined(__AVX512F__)
 constexpr int kNative = 16;
@@ -128,12 +131,55 @@ inline Lanes root(const Lanes& a) {
   return each([](Native x) { return root(x); }, a);
 }
 
+// The four floats at an address again and again, and one of them everywhere.
+inline Native repeated(const float* from) {
+#if defined(__AVX512F__)
+  return _mm512_broadcast_f32x4(_mm_loadu_ps(from));
+#elif defined(__AVX2__)
+  return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(from));
+#else
+  return take(from);
+#endif
+}
+
+template <int which>
+inline Native spread(Native repeated) {
+#if defined(__AVX512F__)
+  return _mm512_permute_ps(repeated, which * 0x55);
+#elif defined(__AVX2__)
+  return _mm256_permute_ps(repeated, which * 0x55);
+#else
+  return native(repeated[which]);
+#endif
+}
+
+// Sums of sixteen registers, in two steps. `four_sums` leaves some partial sums of each of four in one register;
+// `sixteen_sums` makes the totals of sixteen out of four of these.
+#if defined(__AVX512F__)
+// Of each pair of groups of `distance` floats the first becomes the sum of a's pair, the second that of b's. A blend
+// costs less than a shuffle, of which the processor makes one at a time.
+template <int distance>
+inline Native fold(Native a, Native b) {
+  constexpr __mmask16 second = distance == 8 ? 0xff00 : distance == 4 ? 0xf0f0 : distance == 2 ? 0xcccc : 0xaaaa;
+  const __m512 kept = _mm512_mask_mov_ps(a, second, b), other = _mm512_mask_mov_ps(b, second, a);
+  if constexpr (distance == 8) return kept + _mm512_shuffle_f32x4(other, other, 0x4e);
+  if constexpr (distance == 4) return kept + _mm512_shuffle_f32x4(other, other, 0xb1);
+  if constexpr (distance == 2) return kept + _mm512_permute_ps(other, 0x4e);
+  return kept + _mm512_permute_ps(other, 0xb1);
+}
+
+inline Native four_sums(const Lanes& a, const Lanes& b, const Lanes& c, const Lanes& d) {
+  return fold<4>(fold<8>(a.a, c.a), fold<8>(b.a, d.a));
+}
+
+inline Lanes sixteen_sums(Native a, Native b, Native c, Native d) {
+  const __m512i turned = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return {(Native)_mm512_permutexvar_ps(turned, fold<1>(fold<2>(a, c), fold<2>(b, d)))};
+}
+#else
 // Sums of neighbours: a0+a1, a2+a3, ..., then those of b.
 inline Native pair_up(Native a, Native b) {
-#if defined(__AVX512F__)
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-         __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-#elif defined(__AVX2__)
+#if defined(__AVX2__)
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14) +
          __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
 #else
@@ -141,27 +187,18 @@ inline Native pair_up(Native a, Native b) {
 #endif
 }
 
-// Sums of sixteen are made in two steps, so that little is stored between: `kept` sums of each at first.
-constexpr int kKept = kNative / 4;
-
-// kKept partial sums of each of four, one after the other.
 inline Native four_sums(const Lanes& a, const Lanes& b, const Lanes& c, const Lanes& d) {
   return pair_up(pair_up(folded(a), folded(b)), pair_up(folded(c), folded(d)));
 }
 
-template <int count>
-inline __attribute__((always_inline)) Native totals(const float* partial) {
-  if constexpr (count == 1) {
-    return take(partial);
-  } else {
-    return pair_up(totals<count / 2>(partial), totals<count / 2>(partial + count / 2 * kNative));
-  }
+inline Lanes sixteen_sums(Native a, Native b, Native c, Native d) {
+#if defined(__AVX2__)
+  return {pair_up(a, b), pair_up(c, d)};
+#else
+  return {a, b, c, d};
+#endif
 }
-
-// The sixteen sums of which `partial` holds kKept parts each.
-inline Lanes totals_of_sixteen(const float* partial) {
-  return numbered([&](int part) { return totals<kKept>(partial + part * kKept * kNative); });
-}
+#endif
 
 constexpr int padded(int count) { return (count + kLanes - 1) / kLanes * kLanes; }
 
