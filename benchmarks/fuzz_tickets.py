@@ -12,8 +12,6 @@ Inputs that end in a way not seen before (at which step, with which error, its n
 import argparse
 import hashlib
 import json
-import os
-import platform
 import random
 import re
 import resource
@@ -31,10 +29,9 @@ from typing import Any, Final, TypeAlias, final
 import numpy
 import safetensors
 import torch
-from machine import processor
+from machine import heading
 from torch import nn
 
-import tombola
 from tombola import models
 from tombola.errors import TombolaError
 from tombola.files import write_all
@@ -437,13 +434,9 @@ def main() -> None:
         _keep(arguments.corpus, f"{step}-{whose}-{_sha(data)[:12]}", data)
     report = {
         "command": f"python benchmarks/fuzz_tickets.py --seconds {arguments.seconds:g} --seed {arguments.seed}",
-        "tombola": tombola.__version__,
-        "torch": torch.__version__,
+        **heading(),
         "safetensors": safetensors.__version__,
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
-        "python": platform.python_version(),
-        "processor": processor(),
-        "cores": os.cpu_count(),
         "inputs": sum(kinds.values()),
         "seconds": round(seconds, 1),
         "slowest_input_seconds": round(slowest, 3),

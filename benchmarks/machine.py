@@ -1,17 +1,31 @@
-"""What a result was measured on."""
+"""What a result was measured on: the first lines of every file that a script here writes."""
 
+import os
 import platform
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+import tombola
+from tombola.bench.report import processor, rounded
 
-def processor(device: str = "cpu") -> str:
-    """Name the processor, or the GPU of a CUDA device."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+__all__ = ["heading", "processor"]
+
+
+def heading(load: Sequence[float] | None = None, device: str = "cpu") -> dict[str, Any]:
+    """Give versions, processor and cores.
+
+    Args:
+        load: the load averages before, where speed is what was measured; those of now are given beside them.
+        device: ``cpu`` or ``cuda[:n]``.
+    """
+    averages = {} if load is None else {"before": rounded(load), "after": rounded(os.getloadavg())}
+    return {
+        "tombola": tombola.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": processor(device),
+        "cores": os.cpu_count(),
+        **{f"load_average_{when}": values for when, values in averages.items()},
+    }

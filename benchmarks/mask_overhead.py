@@ -14,7 +14,6 @@ pass, which is what makes NaN in a pruned entry harmless.
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -22,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import processor
+from machine import heading
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-import tombola
 from tombola.attach import attach
 from tombola.files import write_all
 
@@ -70,20 +68,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    load = [round(one, 2) for one in os.getloadavg()]
+    load = os.getloadavg()
     rows: list[dict[str, Any]] = []
     for network in NETWORKS:
         for rule in RULES:
             rows.append(_one(network, rule, arguments.pairs, arguments.device))
             report = {
-                "tombola": tombola.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "processor": processor(arguments.device),
-                "cores": os.cpu_count(),
+                **heading(load, arguments.device),
                 "threads": arguments.threads,
-                "load_average_before": load,
-                "load_average_after": [round(one, 2) for one in os.getloadavg()],
                 "device": arguments.device,
                 "density": DENSITY,
                 "pairs": arguments.pairs,

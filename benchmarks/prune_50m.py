@@ -12,17 +12,15 @@ takes 14 GB.
 import argparse
 import json
 import os
-import platform
 import resource
 import time
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from machine import processor
+from machine import heading
 from torch import nn
 
-import tombola
 from tombola.files import write_all
 from tombola.models import kinds
 from tombola.prune.allocation import Global
@@ -60,19 +58,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    load = os.getloadavg()
     torch.manual_seed(0)
     dtype = getattr(torch, arguments.dtype)
     model = Vector(arguments.elements, dtype) if arguments.elements else transformer().to(dtype)
     params = {name: value.detach() for name, value in model.named_parameters()}
     names = ("weight",) if arguments.elements else choose(params, kinds(model)).prunable
     report: dict[str, Any] = {
-        "tombola": tombola.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "processor": processor(),
-        "cores": os.cpu_count(),
         "threads": arguments.threads,
-        "load_average_before": round(os.getloadavg()[0], 2),
         "model": type(model).__name__,
         "tensors": len(names),
         "weights": sum(params[name].numel() for name in names),
@@ -84,7 +77,7 @@ def main() -> None:
     report["peak_resident_bytes"] = _peak()
     report["peak_extra_bytes"] = _peak() - before
     report["peak_extra_over_weight_bytes"] = round((_peak() - before) / report["weight_bytes"], 3)
-    report["load_average_after"] = round(os.getloadavg()[0], 2)
+    report = {**heading(load), **report}
     write_all({arguments.out: (json.dumps(report, indent=1) + "\n").encode()})
     print(json.dumps(report, indent=1))
 

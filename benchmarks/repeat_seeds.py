@@ -6,15 +6,11 @@ cores. Every seed draws its own splits, initialisations and data orders.
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
-import torch
-from machine import processor
+from machine import heading
 
-import tombola
 from tombola.files import write_all
 from tombola.search.find import find
 from tombola.search.settings import Settings
@@ -32,11 +28,7 @@ def main() -> None:
         wins = sum(any(gate["verdict"] == "wins" for gate in row["gates"]) for row in rows)
         report = {
             "command": "tombola find --seed SEED",
-            "tombola": tombola.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "processor": processor(),
-            "cores": os.cpu_count(),
+            **heading(),
             "seeds": len(rows),
             "wins_at_some_gate": wins,
             "rows": rows,

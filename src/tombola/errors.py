@@ -19,6 +19,8 @@
     ├── InvalidResults        a table of results that cannot be judged
     ├── TicketError
     │   └── CorruptTicket     truncated, altered or hostile ticket file
+    ├── StoreError            a store of units that cannot be used, such as one of a newer version
+    │   └── CorruptStore      a file of it that was cut short or altered
     ├── CannotWrite           a path that cannot be written, or a full disk
     ├── RanksDiffer           the processes of one training run hold different masks
     └── WorkerDied            a training process was killed from outside
@@ -105,6 +107,14 @@ class TicketError(TombolaError):
 
 class CorruptTicket(TicketError):
     """A truncated, altered or hostile ticket file."""
+
+
+class StoreError(TombolaError):
+    """Something about a store of finished units."""
+
+
+class CorruptStore(StoreError):
+    """A truncated or altered file of a store."""
 
 
 class CannotWrite(TombolaError):

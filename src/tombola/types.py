@@ -89,7 +89,8 @@ class Curve:
 
     Attributes:
         steps: positions evaluated, increasing, in iterations.
-        loss: mean validation loss at each, in nats for cross-entropy; NaN where a loop reported none.
+        loss: mean validation loss at each: what the run is trained on, cross-entropy in nats or the mean squared error;
+            NaN where a loop reported none. Its minimum is the early stop.
         accuracy: validation accuracy at each, a fraction; NaN where a loop reported none.
     """
 

@@ -133,6 +133,7 @@ def test_every_flag_of_the_surface_is_there() -> None:
         "--nesterov",
         "--weight-decay",
         "--schedule",
+        "--loss",
         "--warmup",
         "--eval-every",
         "--seed",

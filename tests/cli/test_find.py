@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from tombola import models, ticket
 from tombola.cli import main
 from tombola.data import load, split
+from tombola.sparse.kernels.library import missing
 from tombola.stats import judge, read_csv
 from tombola.train.plain import evaluate
 from tombola.types import Seed
@@ -49,7 +52,8 @@ def test_json_is_the_documented_object(found: tuple[Path, dict[str, Any], str]) 
     assert (result["data"], result["model"], result["engine"]) == ("digits", "lenet-300-100", "plain")
     assert (result["strategy"], result["seed"], result["replicates"], result["margin"]) == ("imp", 3, 3, 0.01)
     assert set(result["certified"]) == {"budget", "early", "speed"}
-    assert set(result["cost"]) == {"iterations", "dense_trainings", "flops_dense", "flops_effective", "seconds"}
+    assert set(result["cost"]) == {"iterations", "samples", "dense_trainings", "flops_dense", "flops_effective",
+                                   "dense_trainings_effective", "runs", "wall"}  # fmt: skip
     assert [len(runs) for runs in result["dense_runs"]] == [2, 2, 2]
     assert [level["level"] for level in result["levels"]] == [0, 1, 2]
     for level in result["levels"]:
@@ -229,3 +233,119 @@ def test_a_dense_network_that_has_hardly_learned_is_noted(tmp_path: Path, capsys
     words = ["find", "--lr", "1e-9", "--iterations", "2", "--rounds", "1", "--replicates", "1", "--dense-runs", "1"]
     assert main([*words, "--workers", "1", "--controls", "none", "--out", str(tmp_path)]) == 0
     assert "hardly learned says little" in " ".join(capsys.readouterr().out.split())
+
+
+def one_class_a_hill() -> tuple[torch.Tensor, torch.Tensor]:
+    """Give 600 examples of MNIST's shape and classes, which every family learns."""
+    y = torch.arange(600) % 10
+    return torch.randn(600, 1, 28, 28, generator=torch.Generator().manual_seed(0)) + y[:, None, None, None] / 5, y
+
+
+LONG = ["find", "--data", "test_find:one_class_a_hill", "--model", "lenet-300-100", "--replicates", "3", "--margin",
+        "0.05", "--dense-runs", "1", "--controls", "none"]  # fmt: skip
+ENGINES = ["plain", "replicas", pytest.param("sparse", marks=pytest.mark.skipif(missing() is not None, reason="none"))]
+
+
+def started(words: list[str], out: Path) -> "subprocess.Popen[str]":
+    """Start a search in a process group of its own, as a terminal does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tombola", *words, "--out", str(out)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+
+
+def interrupted(process: "subprocess.Popen[str]", until: str, wait: float = 0.0) -> str:
+    """Press Ctrl-C after a line of progress; give what is said after it."""
+    assert process.stderr is not None
+    try:
+        while until not in (line := process.stderr.readline()):
+            assert line, "the search ended by itself"
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGINT)
+        # Two seconds on a free core; generous where others compute.
+        out, err = process.communicate(timeout=10)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert out == ""
+    return err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_ends_every_engine_and_before_the_dense_level_leaves_nothing(
+    engine: str, workers: str, tmp_path: Path
+) -> None:
+    words = ["--engine", engine, "--workers", workers, "--iterations", "1000000", "--eval-every", "50"]
+    err = interrupted(started([*LONG, *words], tmp_path), "lenet-300-100 on", wait=3)
+    assert err.endswith("Interrupted; nothing was written.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_keeps_the_levels_that_are_finished_for_judge(
+    engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Levels 0 to 2 of sixty: their rows are a table that judge reads, and there is no other file."""
+    words = ["--engine", engine, "--workers", "1", "--iterations", "40", "--rounds", "60", "--rate", "0.05"]
+    err = interrupted(started([*LONG, *words], tmp_path), "level 2:")
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+    table = tmp_path / "results.csv"
+    found = re.search(r"Interrupted; levels 0 to (\d+) are finished, and kept in (\S+)\. `tombola judge", err)
+    assert found is not None
+    assert found[2] == str(table)
+    results = read_csv(table)
+    assert (len(results.replicates), len(results.levels)) == (3, int(found[1]))
+    assert int(found[1]) >= 2
+    assert [len(runs) for runs in results.dense] == [1, 1, 1]
+    assert main(["judge", str(table), "--margin", "0.05"]) == 0
+    assert "Verdict:" in capsys.readouterr().out
+
+
+def slow_step() -> torch.nn.Module:
+    """A network whose every step is one long computation, in which Python hears no Ctrl-C."""
+    return torch.nn.Sequential(torch.nn.Flatten(), Deaf(), torch.nn.Linear(784, 10))
+
+
+class Deaf(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            # Sorting is one call, of several seconds for so many numbers.
+            (torch.arange(1 << 26) * 2654435761 % 4294967291).sort()
+        return x
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_ends_a_computation_that_does_not_hear_it(workers: str, tmp_path: Path) -> None:
+    words = [word.replace("lenet-300-100", "test_find:slow_step") for word in LONG]
+    words += ["--workers", workers, "--iterations", "100", "--eval-every", "50"]
+    err = interrupted(started(words, tmp_path), "slow_step on", wait=6)
+    assert "Interrupted; nothing was written." in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mse_is_a_loss_on_the_command_line_and_its_ticket_trains_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["find", "--loss", "mse", "--iterations", "40", "--rounds", "1", "--replicates", "2", "--dense-runs", "1"]
+    assert main([*words, "--workers", "1", "--controls", "none", "--out", str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["recipe"]["loss"] == "mse"
+    assert main(["ticket", "verify", "--retrain", str(tmp_path / "ticket.safetensors")]) == 0
+    assert "reproduced exactly" in capsys.readouterr().out
+
+
+def test_a_recipe_without_a_loss_is_cross_entropy(
+    found: tuple[Path, dict[str, Any], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As tickets have it that were written before there was a choice."""
+    folder, result, _ = found
+    assert "loss" not in result["recipe"]
+    assert main(["ticket", "verify", "--retrain", str(folder / "ticket.safetensors")]) == 0
+    assert "reproduced exactly" in capsys.readouterr().out

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tombola.errors import InvalidValue, UnknownName
 from tombola.prune.allocation.erk import erk_densities
-from tombola.prune.controls import CONTROLS, Case
+from tombola.prune.controls import CONTROLS, Case, named
 from tombola.prune.masks import counts, kept, overlap, sizes
 from tombola.types import Masks, Snapshot
 
@@ -59,11 +60,11 @@ def same_masks(first: Masks, second: Masks) -> bool:
 
 
 NEW_MASK = ("shuffle", "global-shuffle", "random", "random-erk", "one-shot")
-NEW_VALUES = ("permute", "sign")
+NEW_VALUES = ("permute", "sign", "noise:0.5")
 
 
 def test_every_control_is_checked_here() -> None:
-    assert set(CONTROLS) == {*NEW_MASK, *NEW_VALUES, "reinit"}
+    assert set(CONTROLS) == {*NEW_MASK, *NEW_VALUES, "reinit"} - {"noise:0.5"}
 
 
 @pytest.mark.parametrize("name", NEW_MASK)
@@ -79,7 +80,7 @@ def test_a_mask_control_keeps_the_start_and_changes_the_mask(name: str) -> None:
 @pytest.mark.parametrize("name", NEW_VALUES)
 def test_a_value_control_keeps_the_mask_and_changes_prunable_values_only(name: str) -> None:
     one = case()
-    found, masks = CONTROLS[name](one)
+    found, masks = named(name)(one)
     assert masks is one.masks
     assert replace(found, params={}) == replace(one.start, params={}), "step, buffers and moments"
     assert list(found.params) == list(one.start.params)
@@ -115,6 +116,29 @@ def test_sign_constant_is_plus_or_minus_sigma_of_the_whole_tensor() -> None:
         assert found.params[name].abs().unique().numel() == 1
         assert float(found.params[name].abs().max()) == pytest.approx(sigma, rel=1e-6)
         assert torch.equal(found.params[name].sign(), value.sign())
+
+
+@pytest.mark.parametrize("times", [0.5, 3.0])
+def test_noise_has_so_many_standard_deviations_of_its_tensor(times: float) -> None:
+    one = case()
+    found, _ = named(f"noise:{times}")(one)
+    added = {name: found.params[name] - one.start.params[name] for name in SHAPES}
+    for name in ("fc1", "fc2"):
+        sigma = float(one.start.params[name].double().std(correction=0))
+        # 3,000 draws: the relative standard error of a standard deviation is 1.3 %.
+        assert float(added[name].double().std()) == pytest.approx(times * sigma, rel=0.07)
+        assert abs(float(added[name].mean())) < 5 * times * sigma / math.sqrt(3000)
+
+
+@pytest.mark.parametrize("name", ["noise", "noise:", "noise:-1", "noise:nan", "noise:much"])
+def test_noise_says_how_much(name: str) -> None:
+    with pytest.raises(InvalidValue, match=r"noise:0\.5"):
+        named(name)
+
+
+def test_an_unknown_control_names_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="'shuffle'"):
+        named("shufle")
 
 
 def test_shuffle_keeps_each_count_and_forgets_each_place() -> None:

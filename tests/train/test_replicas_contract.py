@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -22,7 +23,6 @@ from test_replicas import (
     same_snapshot,
 )
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 from train_kit import (
     CLASSES,
@@ -44,6 +44,9 @@ from train_kit import (
 
 from tombola.errors import DataTooSmall, InvalidValue, ShapeMismatch
 from tombola.testing import check_train_fn
+from tombola.train import replicas
+from tombola.train.engines import trainer
+from tombola.train.loss import mean_loss
 from tombola.train.order import BatchOrder
 from tombola.train.plain import PlainTrainer
 from tombola.train.recipe import Recipe
@@ -51,6 +54,8 @@ from tombola.train.replicas import ReplicaTrainer, footprint, why_not, worth_it
 from tombola.train.replicas_data import Batches, Part
 from tombola.train.replicas_graph import Captured
 from tombola.train.replicas_nets import Chain, chain
+from tombola.train.replicas_stack import Stack
+from tombola.train.watch import Unwatched
 from tombola.types import RunResult, Seed, TrainFn, TrainJob
 
 
@@ -300,8 +305,8 @@ ACTIVATIONS = (nn.ReLU(), nn.ReLU(inplace=True), nn.Tanh(), nn.Sigmoid(), nn.Lea
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_written_out_gradient_of_a_chain_is_autograds(activation: nn.Module, bias: bool) -> None:
+@pytest.mark.parametrize(("bias", "loss"), [(True, "cross-entropy"), (False, "cross-entropy"), (True, "mse")])
+def test_the_written_out_gradient_of_a_chain_is_autograds(activation: nn.Module, bias: bool, loss: str) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Flatten(), nn.Linear(6, 5, bias=bias), activation, nn.Linear(5, 4, bias=bias), nn.Linear(4, 3)
@@ -310,9 +315,9 @@ def test_the_written_out_gradient_of_a_chain_is_autograds(activation: nn.Module,
     layers = chain(net, x[0])
     assert layers is not None
     params = {name: nn.Parameter(p.detach()[None].clone()) for name, p in net.named_parameters()}
-    one = Chain(layers, params)
+    one = Chain(layers, params, loss)
     one.differentiate(x[None], y[None])
-    functional.cross_entropy(net(x), y).backward()
+    mean_loss(loss, net(x), y).backward()
     for name, p in net.named_parameters():
         torch.testing.assert_close(params[name].grad[0], p.grad, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(one.logits(params, {}, x[None])[0], net(x), rtol=1e-12, atol=1e-14)
@@ -510,3 +515,23 @@ def test_wrong_calls_are_refused() -> None:
         train([job, replace(other, start=replace(other.start, params=params))])
     with pytest.raises(ShapeMismatch, match="optimiser state"):
         train([replace(job, start=replace(job.start, optimizer={"odd": {"exp_avg": torch.zeros(1)}}))])
+
+
+def test_a_stack_does_not_depend_on_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bits may depend on what is stacked together, so 33 jobs make two stacks, whatever else the machine holds."""
+    sizes: list[list[int]] = []
+
+    class Noted(Stack):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            sizes[-1].append(len(named["jobs"]))
+            super().__init__(*given, **named)
+
+    monkeypatch.setattr(replicas, "Stack", Noted)
+    how = recipe(iterations=2, eval_every=2)
+    job = dense_job(mlp, how)
+    for free in (1, 1 << 50):
+        monkeypatch.setattr(replicas, "_free", lambda _, free=free: free)
+        sizes.append([])
+        with trainer("replicas", mlp, splits, how, "cpu", 1, Unwatched()) as train:
+            assert len(train([job] * 33)) == 33
+    assert sizes == [[16, 17], [16, 17]]

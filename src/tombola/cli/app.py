@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import tombola
+from tombola.cli.interrupting import forget_interrupt, leave
 from tombola.errors import TombolaError
 
 WRONG_CALL = 2
@@ -21,7 +22,7 @@ INTERRUPTED = 130
 
 def make_app() -> App:
     """Put the commands together."""
-    from tombola.cli import cite, data, find, judge, ticket
+    from tombola.cli import bench, cite, data, find, judge, ticket
 
     app = App(
         name="tombola",
@@ -35,6 +36,7 @@ def make_app() -> App:
     app.command(judge.judge)
     app.command(ticket.app)
     app.command(data.app)
+    app.command(bench.bench)
     app.command(cite.cite)
     return app
 
@@ -48,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 for a ticket that does not verify, 2 for a wrong call, 130 after Ctrl-C.
     """
+    code = _main(arguments)
+    if code == INTERRUPTED and arguments is None:
+        leave(code)
+    return code
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     if sys.stdout is None:  # closed by the caller; what is printed goes nowhere
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if threading.current_thread() is threading.main_thread():
@@ -67,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return WRONG_CALL
     except KeyboardInterrupt:
+        forget_interrupt()
         print("Interrupted; nothing was written.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:

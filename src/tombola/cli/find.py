@@ -2,13 +2,17 @@
 
 import hashlib
 import json as json_format
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from tombola.cli.words import Whole, densities, names, print_json, schedule
 from tombola.search.settings import Settings
+
+if TYPE_CHECKING:
+    from tombola.search.keeping import Keeping
 
 
 def find(
@@ -47,7 +51,8 @@ def find(
     controls: Annotated[
         str,
         Parameter(
-            help="Comma list of reinit, permute, shuffle, global-shuffle, random, random-erk, sign, one-shot; or none."
+            help="Comma list of reinit, permute, shuffle, global-shuffle, random, random-erk, sign, one-shot, noise:K "
+            "(K standard deviations on the initial values); or none."
         ),
     ] = "reinit,shuffle",
     replicates: Annotated[Whole, Parameter(help="Families; each has its own initialisation and data order.")] = 5,
@@ -76,6 +81,10 @@ def find(
         str | None,
         Parameter(name="--schedule", help="Learning rate: constant, cosine, or step:K,K (times 0.1 at each)."),
     ] = None,
+    loss: Annotated[
+        str | None,
+        Parameter(help="cross-entropy, or mse: squared difference to the one-hot label. [default: cross-entropy]"),
+    ] = None,
     warmup: Annotated[Whole | None, Parameter(help="Iterations of linear warm-up.")] = None,
     eval_every: Annotated[Whole | None, Parameter(help="Spacing of the validation grid, in iterations.")] = None,
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = 0,
@@ -97,12 +106,13 @@ def find(
     json: Annotated[
         bool, Parameter(help="Print one JSON object on standard output and nothing else.", negative="")
     ] = False,
-) -> None:
+) -> int:
     """Search for a winning ticket, with replicates, controls and a verdict.
 
     Trains dense networks, prunes them level by level, trains the survivors from their initial values, and compares
     them with the dense networks and with controls of equal density. Recipe flags left out follow the paper's recipe
-    for the model. Writes ticket.safetensors, trained.safetensors, result.json and results.csv.
+    for the model. Writes ticket.safetensors, trained.safetensors, result.json and results.csv; after Ctrl-C the
+    results.csv of the levels that are finished.
     """
     recipe: dict[str, Any] = {
         "iterations": iterations,
@@ -112,6 +122,7 @@ def find(
         "momentum": momentum,
         "nesterov": nesterov,
         "weight_decay": weight_decay,
+        "loss": loss,
         "warmup": warmup,
         "eval_every": eval_every,
         **(schedule(schedule_) if schedule_ is not None else {}),
@@ -141,23 +152,38 @@ def find(
         workers=workers,
         recipe={name: value for name, value in recipe.items() if value is not None},
     )
-    _run(settings, out, json)
+    return _run(settings, out, json)
 
 
-def _run(settings: Settings, out: Path | None, as_json: bool) -> None:
+def _run(settings: Settings, out: Path | None, as_json: bool) -> int:
     # Imported here: torch takes seconds, and a wrong flag should not.
+    from tombola.cli.app import INTERRUPTED
+    from tombola.cli.interrupting import ends_promptly, forget_interrupt
     from tombola.cli.verdicts import show_finding
     from tombola.errors import CannotWrite
     from tombola.files import check_writable
-    from tombola.search.find import run
+    from tombola.search.find import Silent, run
+    from tombola.search.keeping import Keeping
     from tombola.search.live import watching
     from tombola.search.named import prepare
 
-    setup = prepare(settings)
-    folder = out or _default_folder(settings, setup.about["data"], setup.about["model"])
-    check_writable(folder)
-    with watching() as observer:
-        finding = run(setup, observer)
+    kept, folder = Keeping(Silent()), out
+
+    def last_words() -> str:
+        return _interrupted(kept, folder)
+
+    try:
+        with ends_promptly(INTERRUPTED, last_words):
+            setup = prepare(settings)
+            folder = out or _default_folder(settings, setup.about["data"], setup.about["model"])
+            check_writable(folder)
+            with watching() as observer:
+                kept = Keeping(observer)
+                finding = run(setup, kept)
+    except KeyboardInterrupt:
+        forget_interrupt()
+        print(last_words(), file=sys.stderr)
+        return INTERRUPTED
     try:
         finding = finding.save(folder)
     except CannotWrite:
@@ -165,10 +191,30 @@ def _run(settings: Settings, out: Path | None, as_json: bool) -> None:
         if not as_json:
             show_finding(finding)
         raise
+    except KeyboardInterrupt:
+        print(last_words(), file=sys.stderr)
+        return INTERRUPTED
     if as_json:
         print_json(finding.as_json())
     else:
         show_finding(finding)
+    return 0
+
+
+def _interrupted(kept: "Keeping", folder: Path | None) -> str:
+    """Save what is finished, and say where it is."""
+    from tombola.errors import CannotWrite
+
+    if folder is None or not kept.levels:
+        return "Interrupted; nothing was written."
+    path = folder / "results.csv"
+    try:
+        finished = kept.save(path)
+    except CannotWrite as error:
+        return f"Interrupted; what was finished could not be kept: {error}"
+    levels = "the dense level is" if finished == 1 else f"levels 0 to {finished - 1} are"
+    judge = "" if finished == 1 else f" `tombola judge {path}` judges them."
+    return f"Interrupted; {levels} finished, and kept in {path}.{judge}"
 
 
 def _default_folder(settings: Settings, data: str, model: str) -> Path:

@@ -1,6 +1,7 @@
 """Networks: the papers' own, yours by dotted path, and what is worth knowing about any of them.
 
-Lives here: the registry, one file per family, the start values of a family (``initial``), and counts by parameter name.
+Lives here: the registry, one file per family, the start values of a family (``initial``), what a state dict holds
+besides parameters, and counts by parameter name.
 Imported here: torch, ``tombola.types``, ``tombola.errors``, ``tombola.seeds``.
 Proved by: ``tests/models`` (exact parameter counts, the Glorot variance, start values equal bit for bit).
 """
@@ -11,6 +12,7 @@ from tombola.models.kinds import kinds, tied_names
 from tombola.models.macs import macs
 from tombola.models.registry import ModelEntry, build, layer_multipliers, registry
 from tombola.models.start import initial
+from tombola.models.state import state_buffers
 
 __all__ = [
     "Counts",
@@ -25,5 +27,6 @@ __all__ = [
     "layer_multipliers",
     "macs",
     "registry",
+    "state_buffers",
     "tied_names",
 ]

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from tombola.errors import InvalidValue
+from tombola.models.state import state_buffers
 from tombola.seeds import derive
 from tombola.types import Seed, Snapshot
 
@@ -62,7 +63,7 @@ def initial(build: Callable[[], nn.Module], seed: Seed) -> Snapshot:
     return Snapshot(
         step=0,
         params={name: parameter.detach().clone() for name, parameter in module.named_parameters()},
-        buffers={name: buffer.detach().clone() for name, buffer in module.named_buffers() if _kept(module, name)},
+        buffers={name: buffer.detach().clone() for name, buffer in state_buffers(module).items()},
     )
 
 
@@ -77,9 +78,3 @@ def _seeded_elsewhere(number: int) -> Iterator[None]:
     finally:
         random.setstate(ours)
         numpy.random.set_state(theirs)
-
-
-def _kept(module: nn.Module, name: str) -> bool:
-    """Whether a state dict has the buffer."""
-    path, _, attribute = name.rpartition(".")
-    return attribute not in module.get_submodule(path)._non_persistent_buffers_set

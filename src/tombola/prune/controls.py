@@ -3,6 +3,7 @@
 All controls share the ticket's density, budget, data order and recipe.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, final
@@ -10,6 +11,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
+from tombola.errors import InvalidValue, UnknownName
 from tombola.prune.allocation.erk import ERK
 from tombola.prune.allocation.uniform import Uniform
 from tombola.prune.counting import Cut, at_least
@@ -115,6 +117,45 @@ def one_shot(case: Case) -> tuple[Snapshot, Masks]:
     One-shot pruning, Frankle & Carbin (2019), section 2: is iterating needed?
     """
     return case.start, case.one_shot()
+
+
+def noise(times: float) -> Control:
+    """Keep the mask, add Gaussian noise of so many times each tensor's standard deviation to the start values.
+
+    Frankle & Carbin (2019), appendix on the winning tickets' initialisation: how exactly are the values needed? The
+    standard deviation is that of the whole tensor, pruned entries included.
+    """
+
+    def control(case: Case) -> tuple[Snapshot, Masks]:
+        params = dict(case.start.params)
+        for name in case.masks:
+            value = params[name]
+            drawn = torch.randn(value.shape, generator=case.generator, dtype=torch.float32).to(value)
+            params[name] = value + times * value.std(correction=0) * drawn
+        return replace(case.start, params=params), case.masks
+
+    return control
+
+
+def named(name: str) -> Control:
+    """Give a control by name; ``noise:K`` takes a number of standard deviations above 0.
+
+    Raises:
+        UnknownName: no such control.
+        InvalidValue: a ``noise`` without such a number.
+    """
+    word, _, number = name.partition(":")
+    if word == "noise":
+        try:
+            times = float(number)
+        except ValueError:
+            times = math.nan
+        if not (math.isfinite(times) and times > 0):
+            raise InvalidValue(f"{name!r} is no control. Write how many standard deviations of noise: noise:0.5.")
+        return noise(times)
+    if name not in CONTROLS:
+        raise UnknownName.among("control", name, (*CONTROLS, "noise:K"), "For no controls: none.")
+    return CONTROLS[name]
 
 
 CONTROLS: Final[dict[str, Control]] = {

@@ -13,7 +13,8 @@ from torch import nn
 
 import tombola
 from tombola.prune.masks import apply, fingerprint, kept, total
-from tombola.search.finding import Chosen, Cost, Finding, LevelSummary, results, run_of
+from tombola.search.finding import Chosen, Finding, LevelSummary, results, run_of
+from tombola.search.ledger import Cost, RunCost
 from tombola.search.levels import TICKET, Dropped, Level, search
 from tombola.search.named import prepare
 from tombola.search.noticed import Noticed, check_budgets, no_speed, notes_on, notice
@@ -22,12 +23,13 @@ from tombola.search.setup import Setup, name_of
 from tombola.stats import Judgement, LevelVerdict, Run, Verdict, judge
 from tombola.ticket import Ticket
 from tombola.train.cost import flops_per_example
-from tombola.train.plain import Watcher, load
+from tombola.train.plain import load
+from tombola.train.watch import Watcher
 from tombola.types import Curve, Masks, Snapshot, TrainFn, TrainJob, TrainOutcome
 
 
 class Observer(Watcher, Protocol):
-    """Who watches a search; a :class:`~tombola.train.plain.Watcher` of its runs besides."""
+    """Who watches a search; a :class:`~tombola.train.watch.Watcher` of its runs besides."""
 
     def planned(self, setup: Setup) -> None:
         """Everything is decided and training begins."""
@@ -154,9 +156,7 @@ class _Book:
         self.lineage: dict[int, list[dict[str, Any]]] = {}
         self.noticed: list[Noticed] = []
         self._parents: Mapping[int, Masks] = {}
-        self._iterations = 0
-        self._flops_dense = 0.0
-        self._flops_effective = 0.0
+        self._paid: list[RunCost] = []
 
     def enter(self, level: Level) -> LevelSummary:
         """Write a level down."""
@@ -189,29 +189,41 @@ class _Book:
             density_all_parameters=(setup.parameters - size + alive) / setup.parameters,
             gate=level.level in plan.gates,
             arms={name: {r: run_of(one) for r, one in runs.items()} for name, runs in level.arms.items()},
+            dense=self.dense if level.level == 0 else {},
         )
         assert all(kept(masks) == alive and total(masks) == size for masks in level.masks.values())
         self.levels.append(summary)
         return summary
 
     def pay(self, job: TrainJob, outcome: TrainOutcome) -> None:
-        """Add what a run cost, whether or not it finished."""
-        self._iterations += outcome.iterations
-        if self._setup.work is not None:
-            examples = outcome.iterations * self._setup.work.examples
-            self._flops_dense += examples * flops_per_example(self._setup.work.macs)
-            self._flops_effective += examples * flops_per_example(self._setup.work.macs, job.masks)
+        """Write down what a run of the level that comes next cost, whether or not it finished."""
+        work, level = self._setup.work, len(self.levels)
+        samples = dense = effective = None
+        if work is not None:
+            samples = outcome.iterations * work.examples
+            dense = samples * flops_per_example(work.macs)
+            effective = samples * flops_per_example(work.macs, job.masks)
+        self._paid.append(
+            RunCost(
+                level=level,
+                density=self._setup.plan.densities[level],
+                arm=job.name,
+                replicate=job.seed.replicate,
+                order=job.seed.order,
+                engine=self._setup.about["engine"],
+                iterations=outcome.iterations,
+                samples=samples,
+                flops_dense=dense,
+                flops_effective=effective,
+                seconds=outcome.seconds,
+            )
+        )
 
     def cost(self, seconds: float) -> Cost:
         """Add up."""
-        counted = self._setup.work is not None
-        return Cost(
-            iterations=self._iterations,
-            dense_trainings=self._iterations / self._setup.iterations,
-            flops_dense=self._flops_dense if counted else None,
-            flops_effective=self._flops_effective if counted else None,
-            seconds=seconds,
-        )
+        work, training = self._setup.work, self._setup.iterations
+        flops = None if work is None else training * work.examples * flops_per_example(work.macs)
+        return Cost(tuple(self._paid), training, flops, seconds)
 
 
 def _validation(curve: Curve) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any, Final, final
 from torch import nn
 
 from tombola.files import write_all
+from tombola.search.ledger import Cost
 from tombola.search.levels import Dropped
 from tombola.search.shown import as_html, as_text
 from tombola.stats import Judgement, LevelResults, Results, Run, Verdict, as_json, write_csv
@@ -31,6 +32,7 @@ class LevelSummary:
         density_all_parameters: fraction left of all parameters, biases and norms included.
         gate: whether the verdict is certified here.
         arms: arm -> replicate -> run.
+        dense: at level 0, replicate -> every dense run; empty elsewhere.
     """
 
     level: int
@@ -39,31 +41,12 @@ class LevelSummary:
     density_all_parameters: float
     gate: bool
     arms: Mapping[str, Mapping[int, Run]]
+    dense: Mapping[int, tuple[Run, ...]] = field(default_factory=dict)
 
     @property
     def density(self) -> float:
         """Fraction kept of the prunable weights."""
         return self.kept / self.total
-
-
-@final
-@dataclass(frozen=True)
-class Cost:
-    """What the search took; evaluations are not counted.
-
-    Attributes:
-        iterations: training iterations of all runs.
-        dense_trainings: the same in units of one dense training.
-        flops_dense: as computed here, every weight multiplied whether pruned or not; ``None`` where not counted.
-        flops_effective: what the surviving weights alone need; ``None`` where not counted.
-        seconds: wall time.
-    """
-
-    iterations: int
-    dense_trainings: float
-    flops_dense: float | None
-    flops_effective: float | None
-    seconds: float
 
 
 @final
@@ -176,7 +159,7 @@ class Finding:
             "verdict": self.judgement.verdict.value,
             "sentence": self.judgement.sentence,
             "judgement": judgement,
-            "cost": vars(self.cost),
+            "cost": self.cost.as_json(),
             **{name: str(path) for name, path in self.files.items()},
         }
 

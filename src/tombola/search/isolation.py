@@ -1,7 +1,7 @@
 """A ticket trained in isolation, from its file alone; and whether that gives what its search reported."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, final
@@ -18,9 +18,9 @@ from tombola.prune.masks import apply
 from tombola.search.named import builder, check_device
 from tombola.ticket import Check, Ticket, encode_network
 from tombola.train.engines import ENGINES, Engine, pick, trainer
-from tombola.train.plain import Unwatched
 from tombola.train.recipe import Recipe
 from tombola.train.source import Splits
+from tombola.train.watch import Unwatched
 from tombola.types import RunResult, Seed, Snapshot, TrainJob, TrainOutcome
 
 _ROUNDING: Final = 1e-5
@@ -306,20 +306,21 @@ def _given(about: Mapping[str, Any], key: str) -> Any:
 
 
 def _text(about: Mapping[str, Any], key: str) -> str:
-    value = _given(about, key)
-    if not isinstance(value, str):
-        raise TicketError(
-            f"the ticket's {key.replace('_', ' ')} is {value!r:.40}; expected text. Get the ticket again."
-        )
+    value: str = _checked(about, key, lambda value: isinstance(value, str), "text")
     return value
 
 
 def _whole(about: Mapping[str, Any], key: str) -> int:
+    # A truth value is an int to Python, and no count.
+    value: int = _checked(about, key, lambda value: type(value) is int and value >= 0, "a whole number, at least 0")
+    return value
+
+
+def _checked(about: Mapping[str, Any], key: str, good: Callable[[Any], bool], expected: str) -> Any:
     value = _given(about, key)
-    if type(value) is not int or value < 0:
+    if not good(value):
         raise TicketError(
-            f"the ticket's {key.replace('_', ' ')} is {value!r:.40}; expected a whole number, at least 0. Get the "
-            "ticket again."
+            f"the ticket's {key.replace('_', ' ')} is {value!r:.40}; expected {expected}. Get the ticket again."
         )
     return value
 

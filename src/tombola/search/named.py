@@ -18,7 +18,7 @@ from tombola.search.setup import Setup, Work, check_own_values, decide
 from tombola.stats import ACCURACY
 from tombola.train.engines import Engine, pick, trainer
 from tombola.train.order import BatchOrder
-from tombola.train.presets import preset
+from tombola.train.presets import default_model, preset
 from tombola.train.recipe import Recipe
 from tombola.train.source import Splits
 from tombola.types import Seed
@@ -34,7 +34,7 @@ def prepare(settings: Settings) -> Setup:
     check_device(settings.device)
     splits = Splits(partial(load, settings.data))
     dataset = splits.dataset
-    model = settings.model or ("conv-2" if dataset.name == "cifar-10" else "lenet-300-100")
+    model = settings.model or default_model(dataset.name)
     build = builder(model, dataset)
     recipe = _recipe(settings, model, dataset.name)
     BatchOrder(len(splits(Seed(settings.seed)).train_y), recipe.batch_size, Seed(settings.seed))

@@ -21,7 +21,7 @@ from tombola.search.settings import DEFAULT_CONTROLS, Method
 from tombola.search.setup import Setup, Work, check_own_values, decide, name_of
 from tombola.stats import Scale
 from tombola.train.own import EvaluateFn, OwnTrainer, TrainLoop
-from tombola.train.plain import Watcher
+from tombola.train.watch import Watcher
 from tombola.types import Seed, Snapshot, TrainFn
 
 _MARGIN: Final = 0.005

@@ -13,7 +13,8 @@ from torch import nn
 from tombola import models
 from tombola.errors import ImpossibleDensity, InvalidValue, UnknownName
 from tombola.prune.allocation import ALLOCATIONS
-from tombola.prune.controls import CONTROLS, Control
+from tombola.prune.controls import Control
+from tombola.prune.controls import named as named_control
 from tombola.prune.counting import exact
 from tombola.prune.criteria import CRITERIA
 from tombola.prune.evidence import Criterion
@@ -24,7 +25,7 @@ from tombola.prune.scope import Scope, choose
 from tombola.search.levels import Family
 from tombola.search.settings import DEFAULT_RATE, Method, rewind_step
 from tombola.stats import Scale, default_gates
-from tombola.train.plain import Watcher
+from tombola.train.watch import Watcher
 from tombola.types import Params, Snapshot, Step, TrainFn
 
 _NEAR: Final = 1.25
@@ -206,12 +207,9 @@ def _criterion(name: str | Criterion) -> Criterion:
 
 
 def _controls(method: Method) -> dict[str, Control]:
-    for name in method.controls:
-        if name not in CONTROLS:
-            raise UnknownName.among("control", name, CONTROLS, "For no controls: none.")
     if method.strategy == "one-shot" and "one-shot" in method.controls:
         raise InvalidValue("with --strategy one-shot the control one-shot is the ticket itself. Leave it out.")
-    return {name: CONTROLS[name] for name in method.controls}
+    return {name: named_control(name) for name in method.controls}
 
 
 def _pruner(

@@ -42,6 +42,7 @@ class Sheet:
         under: what the signs in the table mean.
         notes: sentences about how the search went.
         verdict: the verdict and its sentence.
+        cost: what the search took.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Sheet:
     under: str
     notes: tuple[str, ...]
     verdict: str
+    cost: str
 
     @property
     def with_early_stop(self) -> bool:
@@ -88,6 +90,7 @@ def sheet(finding: Finding) -> Sheet:
         + ("; > at least one minimum at the last evaluation" if with_early else ""),
         notes=tuple(_notes(finding)),
         verdict=f"Verdict: {judgement.verdict.value}. {judgement.sentence}",
+        cost=finding.cost.sentence,
     )
 
 
@@ -107,7 +110,7 @@ def rendered(finding: Finding, width: int) -> RenderableType:
     for first, arms, verdict in shown.rows:
         cells = [c for pair in arms for c in pair] if beside else ["\n@ ".join(filter(None, pair)) for pair in arms]
         table.add_row(*first, *cells, verdict)
-    return Group(table, shown.under, *shown.notes, "", shown.verdict, "", *_files(finding))
+    return Group(table, shown.under, *shown.notes, "", shown.verdict, "", *_files(finding), shown.cost)
 
 
 def as_text(finding: Finding) -> str:
@@ -133,7 +136,7 @@ def as_html(finding: Finding) -> str:
     lines.append("</tbody></table>")
     lines += [f"<p>{html.escape(line)}</p>" for line in (shown.under, *shown.notes)]
     lines.append(f"<p><strong>{html.escape(shown.verdict)}</strong></p>")
-    lines += [f"<p>{html.escape(line)}</p>" for line in _files(finding)]
+    lines += [f"<p>{html.escape(line)}</p>" for line in (*_files(finding), shown.cost)]
     return "".join(lines)
 
 
@@ -146,20 +149,13 @@ def in_words(verdict: LevelVerdict | None) -> str:
 
 
 def _notes(finding: Finding) -> Iterator[str]:
-    about, cost = finding.about, finding.cost
+    about = finding.about
     for one in finding.dropped:
         yield f"Family {one.replicate} left the search at level {one.level}: {one.arm} {one.sentence}."
     if about["skipped"]:
         yield f"Not pruned: {'; '.join(_by_reason(about['skipped']))}."
     for note in (*finding.notes, *finding.judgement.notes, *_on_learning(finding)):
         yield f"Note: {note}"
-    flops = ""
-    if cost.flops_dense is not None:
-        flops = f"{cost.flops_dense:.3g} FLOPs as computed, {cost.flops_effective:.3g} on surviving weights alone, "
-    yield (
-        f"Cost: {cost.iterations:,} training iterations = {cost.dense_trainings:.1f} dense trainings, {flops}"
-        f"{cost.seconds:.0f} s."
-    )
 
 
 def _by_reason(skipped: Mapping[str, str]) -> Iterator[str]:

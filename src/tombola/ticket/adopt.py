@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from tombola.errors import InvalidValue, ShapeMismatch
+from tombola.models.state import state_buffers
 from tombola.types import Masks, Params
 
 _SHOWN = 6
@@ -27,7 +28,7 @@ def adopt(model: nn.Module, start: Params, masks: Masks, buffers: Params, origin
     every = dict(model.named_parameters(remove_duplicate=False))
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     chosen = _untie({name: first[id(parameter)] for name, parameter in every.items()}, start, masks)
-    own_buffers = _persistent(model)
+    own_buffers = state_buffers(model)
     _compare("parameter", dict(model.named_parameters()), {own: start[name] for own, name in chosen.items()}, origin)
     _compare("buffer", own_buffers, buffers, origin)
     with torch.no_grad():
@@ -57,12 +58,6 @@ def _untie(first: Mapping[str, str], start: Params, masks: Masks) -> dict[str, s
 
 def _equal(a: Tensor | None, b: Tensor | None) -> bool:
     return a is b if a is None or b is None else a.dtype == b.dtype and torch.equal(a, b)
-
-
-def _persistent(model: nn.Module) -> dict[str, Tensor]:
-    """Give the buffers that a state dict has."""
-    state = model.state_dict(keep_vars=True)
-    return {name: value for name, value in model.named_buffers() if name in state}
 
 
 def _compare(kind: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor], origin: str) -> None:

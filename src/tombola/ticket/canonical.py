@@ -1,34 +1,14 @@
-"""One text per JSON value, and one digest per set of tensors."""
+"""One digest per set of tensors, beside the one text per JSON value."""
 
 import hashlib
-import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from tombola.canonical import dumps, loads
 
-def dumps(value: Any) -> str:
-    """Write JSON canonically: ASCII, sorted keys, no spaces, no NaN.
-
-    Raises:
-        TypeError, ValueError, RecursionError: ``value`` is not JSON.
-
-    Example:
-        >>> dumps({"b": 1, "a": (0.5, None)})
-        '{"a":[0.5,null],"b":1}'
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def loads(text: str | bytes) -> Any:
-    """Read JSON, refusing what Python's reader lets pass: NaN, infinities and keys given twice.
-
-    Raises:
-        ValueError, RecursionError: not JSON.
-    """
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+__all__ = ["digest", "dumps", "loads", "same"]
 
 
 def digest(tensors: Mapping[str, Tensor], text: str) -> str:
@@ -65,14 +45,3 @@ def same(a: Tensor | None, b: Tensor | None) -> bool:
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
     return torch.equal(*(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for x in (a, b)))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is given twice")
-    return found
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

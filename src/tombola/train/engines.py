@@ -11,12 +11,13 @@ from tombola import sparse
 from tombola.data import Split
 from tombola.errors import InvalidValue, UnknownName
 from tombola.sparse.kernels.library import kernels
-from tombola.train.plain import PlainTrainer, Watcher
+from tombola.train.plain import PlainTrainer
 from tombola.train.pool import Pool
 from tombola.train.recipe import Recipe
 from tombola.train.replicas import ReplicaTrainer
 from tombola.train.replicas_nets import why_not_stacked
 from tombola.train.sparse import SparseTrainer
+from tombola.train.watch import Watcher
 from tombola.types import Seed, TrainFn
 
 ENGINES: Final = ("plain", "sparse", "replicas")

@@ -18,9 +18,10 @@ from tombola.errors import InvalidValue
 from tombola.prune.rewinding import masked
 from tombola.seeds import derive
 from tombola.stats.early_stop import early_stop
-from tombola.train.plain import Unwatched, Watcher, load
+from tombola.train.plain import load
 from tombola.train.ranks import agreed, check_start
 from tombola.train.record import Lost, Record, number, snapshot_of
+from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Curve, Masks, RunResult, Seed, Snapshot, Step, TrainJob, TrainOutcome
 
 

@@ -15,8 +15,9 @@ from multiprocessing import forkserver, resource_tracker
 from typing import Any, Final, final
 
 from tombola.errors import InvalidValue, WorkerDied
-from tombola.train.plain import PlainTrainer, Unwatched, Watcher
+from tombola.train.plain import PlainTrainer
 from tombola.train.sparse import SparseTrainer
+from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Step, TrainJob, TrainOutcome
 
 _LOOK_EVERY_SECONDS: Final = 0.2

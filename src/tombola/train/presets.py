@@ -74,6 +74,16 @@ _BY_DATA: Final[dict[str, Preset]] = {"digits": _DIGITS}
 _OTHERWISE: Final = _adam(2_000, 1.2e-3, "LeNet's recipe, shortened")
 
 
+def default_model(data: str) -> str:
+    """Give the network that a data set is tried with where none is named.
+
+    Example:
+        >>> default_model("mnist"), default_model("cifar-10")
+        ('lenet-300-100', 'conv-2')
+    """
+    return "conv-2" if data == "cifar-10" else "lenet-300-100"
+
+
 def preset(model: str, data: str) -> Preset:
     """Give the recipe for a network on a data set: the paper's where it has one.
 

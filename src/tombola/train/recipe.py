@@ -11,6 +11,7 @@ from tombola.errors import InvalidValue, UnknownName
 
 OPTIMIZERS: Final = ("adam", "adamw", "sgd")
 SCHEDULES: Final = ("constant", "cosine", "step")
+LOSSES: Final = ("cross-entropy", "mse")
 
 
 @final
@@ -31,6 +32,8 @@ class Recipe:
         gamma: factor at a milestone.
         warmup: iterations over which the learning rate rises linearly from ``lr / warmup`` to ``lr``.
         eval_every: spacing of the evaluation grid, in iterations; the last iteration always belongs to it.
+        loss: ``cross-entropy``, or ``mse``: the mean over examples and classes of the squared difference of the logits
+            to the label's one-hot vector. Validation measures the same.
     """
 
     iterations: int
@@ -45,12 +48,15 @@ class Recipe:
     gamma: float = 0.1
     warmup: int = 0
     eval_every: int = 100
+    loss: str = "cross-entropy"
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise UnknownName.among("optimizer", self.optimizer, OPTIMIZERS)
         if self.schedule not in SCHEDULES:
             raise UnknownName.among("learning-rate schedule", self.schedule, SCHEDULES)
+        if self.loss not in LOSSES:
+            raise UnknownName.among("loss", self.loss, LOSSES)
         for name, least in (("iterations", 1), ("batch_size", 1), ("eval_every", 1), ("warmup", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -109,7 +115,9 @@ class Recipe:
 
     def as_json(self) -> Mapping[str, Any]:
         """Give the fields as plain values, for records."""
-        return {**asdict(self), "milestones": list(self.milestones)}
+        values = {**asdict(self), "milestones": list(self.milestones)}
+        # There were recipes before there was a second loss; theirs have no such field, and keep their digest.
+        return {name: value for name, value in values.items() if (name, value) != ("loss", "cross-entropy")}
 
     @property
     def digest(self) -> str:

@@ -8,8 +8,8 @@ import numpy
 from torch import Tensor, nn
 
 from tombola.errors import InvalidValue, ShapeMismatch
+from tombola.models import state_buffers
 from tombola.prune.masks import apply
-from tombola.train.plain import buffers
 from tombola.train.ranks import world
 from tombola.types import Masks, Snapshot, Step, TrainJob
 
@@ -118,12 +118,12 @@ class Record:
 def snapshot_of(model: nn.Module, step: Step, masks: Masks) -> Snapshot:
     """Copy a network's parameters and buffers to the CPU, zero where pruned."""
     params = {name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()}
-    state = {name: value.detach().to("cpu", copy=True) for name, value in buffers(model).items()}
+    state = {name: value.detach().to("cpu", copy=True) for name, value in state_buffers(model).items()}
     return Snapshot(step, apply(params, masks), state)
 
 
 def _from_state(model: nn.Module, step: Step, state: Mapping[str, Tensor], masks: Masks) -> Snapshot:
-    own = {**dict(model.named_parameters()), **buffers(model)}
+    own = {**dict(model.named_parameters()), **state_buffers(model)}
     plain = {_unwrapped(name, own): value for name, value in state.items()}
     missing = sorted(own.keys() - plain.keys())
     if missing:

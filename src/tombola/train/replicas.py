@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from tombola.data import Split
 from tombola.errors import InvalidValue
 from tombola.seeds import derive
-from tombola.train.plain import Unwatched, Watcher, _cuda, _one_thread, _seed_global
+from tombola.train.process import seed_global, undisturbed
 from tombola.train.recipe import Recipe
 from tombola.train.replicas_nets import chain, why_not_stacked
 from tombola.train.replicas_stack import EVALUATION_CHUNK, Stack
+from tombola.train.run import check_order
+from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Seed, Step, TrainJob, TrainOutcome
 
 _SMALL: Final = 100_000
-"""Weights up to which a network trains faster in a stack on a CPU; see ``benchmarks/replicas.py``."""
+"""Weights up to which a network trains faster in a stack on a CPU; see ``tombola bench replicas``."""
 
 
 @final
@@ -36,7 +38,7 @@ class ReplicaTrainer:
     with the same jobs and ``at_once`` repeat them, and with ``at_once=1`` a result depends on its job alone.
 
     A replicate that diverges stops counting, and the others go on as if it were not there. ``seconds`` is a job's equal
-    share of its stack's wall time, so that the sum over the jobs is the wall time.
+    share of its stack's wall time, so that the sum over the jobs is the wall time of training them.
 
     On CUDA the iteration is captured in a graph and replayed.
 
@@ -72,13 +74,10 @@ class ReplicaTrainer:
             DataTooSmall: the batch is larger than the training split.
         """
         for job in jobs:
-            if not job.start.step <= job.stop:
-                raise InvalidValue(
-                    f"a job starts at step {job.start.step} and stops at {job.stop}; it must not run back."
-                )
+            check_order(job)
         if not jobs:
             return []
-        with _one_thread(self.device), torch.random.fork_rng(devices=_cuda(self.device)):
+        with undisturbed(self.device):
             outcomes: dict[int, TrainOutcome] = {}
             for numbers in _cut(_groups(jobs), self._most(jobs[0])):
                 stack = Stack(
@@ -96,7 +95,7 @@ class ReplicaTrainer:
 
     def _most(self, job: TrainJob) -> int:
         """Say how many replicates go into a stack; raise for a network that does not."""
-        _seed_global(derive(job.seed, "init"), torch.device(self.device))
+        seed_global(derive(job.seed, "init"), torch.device(self.device))
         module = self.build().to(self.device)
         example = self.splits(job.seed).train_x[0].to(self.device)
         reason = why_not_stacked(module, example)
@@ -127,7 +126,7 @@ def worth_it(module: nn.Module, jobs: Sequence[TrainJob], device: str) -> tuple[
     """Say whether stacking is faster than one job after another, and why, in one sentence.
 
     On a GPU it is from two replicates on. On one CPU thread it spares the interpreter's share only, so it is for small
-    chains of linear layers; ``benchmarks/replicas.py`` measures it.
+    chains of linear layers; ``tombola bench replicas`` measures it.
     """
     most = max((len(numbers) for numbers in _groups(jobs)), default=0)
     if most < 2:

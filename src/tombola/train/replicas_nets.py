@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 
 from tombola.models.kinds import tied_names
+from tombola.train.loss import mean_loss, one_hot
 from tombola.types import Params
 
 _ATEN: Final = torch.ops.aten
@@ -23,7 +24,7 @@ class Networks(Protocol):
     """R networks with stacked values; the first axis of everything is the replicate."""
 
     def differentiate(self, x_RB: Tensor, y_RB: Tensor) -> None:
-        """Set the ``grad`` of every trainable parameter to that of its replicate's mean cross-entropy.
+        """Set the ``grad`` of every trainable parameter to that of its replicate's mean loss.
 
         The first call makes the tensors, contiguous, and every further one writes into them; a parameter that is not
         used has none.
@@ -33,7 +34,9 @@ class Networks(Protocol):
         """Give ``[R, B, classes]`` in evaluation mode."""
 
 
-def networks(module: nn.Module, params: Mapping[str, nn.Parameter], buffers: Params, example: Tensor) -> Networks:
+def networks(
+    module: nn.Module, params: Mapping[str, nn.Parameter], buffers: Params, example: Tensor, loss: str
+) -> Networks:
     """Stack a module the fastest way there is for it.
 
     Args:
@@ -41,9 +44,10 @@ def networks(module: nn.Module, params: Mapping[str, nn.Parameter], buffers: Par
         params: name -> ``[R, *shape]``, as ``named_parameters`` names them.
         buffers: name -> ``[R, *shape]``, every buffer; written to by networks that keep statistics.
         example: one example, without a batch axis.
+        loss: one of :data:`~tombola.train.recipe.LOSSES`.
     """
     layers = chain(module, example)
-    return Mapped(module, params, buffers) if layers is None else Chain(layers, params)
+    return Mapped(module, params, buffers, loss) if layers is None else Chain(layers, params, loss)
 
 
 def why_not_stacked(module: nn.Module, example: Tensor | None = None) -> str | None:
@@ -86,7 +90,7 @@ def _try(module: nn.Module, example: Tensor) -> None:
     state = {name: _twice(b) for name, b in module.named_buffers()}
     was_training = module.training
     try:
-        stack = Mapped(module, two, state)
+        stack = Mapped(module, two, state, "cross-entropy")
         x = example.expand(2, 2, *example.shape)
         stack.differentiate(x, torch.zeros(2, 2, dtype=torch.int64, device=x.device))
         stack.logits(two, state, x)
@@ -118,8 +122,8 @@ class Mapped:
     replaced is copied back.
     """
 
-    def __init__(self, module: nn.Module, params: Mapping[str, nn.Parameter], buffers: Params) -> None:
-        self._module, self._params, self._buffers = module, params, buffers
+    def __init__(self, module: nn.Module, params: Mapping[str, nn.Parameter], buffers: Params, loss: str) -> None:
+        self._module, self._params, self._buffers, self._kind = module, params, buffers, loss
         self._places = _further_places(module)
         self._trained = [p for p in params.values() if p.requires_grad]
         self._losses = vmap(self._loss)
@@ -155,7 +159,7 @@ class Mapped:
 
     def _loss(self, params: Params, buffers: Params, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         state = {**params, **buffers}
-        loss = functional.cross_entropy(self._called(state, x), y)
+        loss = mean_loss(self._kind, self._called(state, x), y)
         return loss, {name: state[name] for name in buffers}
 
 
@@ -167,8 +171,8 @@ class Chain:
     of the weights in a layout that has to be copied.
     """
 
-    def __init__(self, layers: "Sequence[_Linear | _Function]", params: Mapping[str, nn.Parameter]) -> None:
-        self._layers, self._params = layers, params
+    def __init__(self, layers: "Sequence[_Linear | _Function]", params: Mapping[str, nn.Parameter], loss: str) -> None:
+        self._layers, self._params, self._kind = layers, params, loss
         # Nothing is trained before the first linear layer, so no gradient goes further.
         self._first = next((number for number, layer in enumerate(layers) if isinstance(layer, _Linear)), len(layers))
 
@@ -177,9 +181,7 @@ class Chain:
         values = [x_RB]
         for layer in self._layers:
             values.append(layer.forward(self._params, values[-1]))
-        log_p = values[-1].log_softmax(-1)
-        grad = torch.zeros_like(log_p).scatter_(2, y_RB[..., None], -1 / y_RB.shape[1])
-        grad = _ATEN._log_softmax_backward_data(grad, log_p, 2, log_p.dtype)
+        grad = self._derivative(values[-1], y_RB)
         for number in range(len(self._layers) - 1, self._first - 1, -1):
             layer, x = self._layers[number], values[number]
             if isinstance(layer, _Function):
@@ -192,6 +194,14 @@ class Chain:
                 torch.sum(grad, 1, out=_room(bias))
             if number > self._first:
                 grad = torch.bmm(grad, weight)
+
+    def _derivative(self, z: Tensor, y_RB: Tensor) -> Tensor:
+        """Give the gradient of each replicate's mean loss by its logits."""
+        if self._kind == "mse":
+            return (z - one_hot(z, y_RB)).mul_(2 / z[0].numel())
+        log_p = z.log_softmax(-1)
+        grad = torch.zeros_like(log_p).scatter_(2, y_RB[..., None], -1 / y_RB.shape[1])
+        return _ATEN._log_softmax_backward_data(grad, log_p, 2, log_p.dtype)
 
     @torch.no_grad()
     def logits(self, params: Params, buffers: Params, x_RB: Tensor) -> Tensor:  # noqa: ARG002

@@ -1,0 +1,175 @@
+"""The run that every engine of ours makes: from one position at which something is kept or looked at to the next."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, final
+
+from tombola.errors import InvalidValue
+from tombola.stats.early_stop import early_stop
+from tombola.train.watch import Watcher
+from tombola.types import Curve, RunResult, Snapshot, Step, TrainJob, TrainOutcome
+
+
+class Row(Protocol):
+    """Networks that an engine trains side by side, one for each job; most engines have a row of one."""
+
+    def iterate(self, step: Step, until: Step) -> int:
+        """Train from a position on, at most to another; give how many iterations were made, at least 1."""
+
+    def evaluate(self) -> Sequence[tuple[float, float]]:
+        """Give each network's mean validation loss and its accuracy, a fraction."""
+
+    def snapshot(self, place: int, step: Step) -> Snapshot:
+        """Give a network as it is, with the optimiser's state where its job wants that."""
+
+    def keep(self, places: Sequence[int], step: Step) -> None:
+        """Keep these networks as they are: each is the best of its run so far."""
+
+    def best(self, place: int) -> Snapshot:
+        """Give a network as it was kept last."""
+
+    def test(self) -> Sequence[tuple[float, float]]:
+        """Read the test split, once for each network as it is and once as it was kept last: two accuracies each."""
+
+
+def check_order(job: TrainJob) -> None:
+    """Refuse a job that runs back.
+
+    Raises:
+        InvalidValue: it starts behind its stop.
+    """
+    if not job.start.step <= job.stop:
+        raise InvalidValue(f"a job starts at step {job.start.step} and stops at {job.stop}; it must not run back.")
+
+
+def run(
+    row: Row, jobs: Sequence[TrainJob], *, every: Step, watcher: Watcher, numbers: Sequence[int]
+) -> list[TrainOutcome]:
+    """Train to the end, keeping what was asked for and what validation saw; then read the test split.
+
+    A network whose validation loss is not finite has diverged: it is kept as it is, and what the row goes on to compute
+    in its place counts for nothing. The test split is not read where nobody finished.
+
+    Args:
+        row: holds the networks at their start.
+        jobs: one for each network of the row; all start at one position and stop at one.
+        every: spacing of the evaluation grid, whose positions count from 0; the stop belongs to it.
+        watcher: told of every evaluation; asked before every call of ``iterate`` whether to stop.
+        numbers: what the watcher is told each job is called.
+
+    Returns:
+        An outcome for each job; ``seconds`` is its equal share of the time taken here.
+    """
+    began = time.perf_counter()
+    courses = [_Course() for _ in jobs]
+    _train(row, jobs, courses, every, watcher, numbers)
+    ends = [at.end or row.snapshot(place, at.step) for place, at in enumerate(courses)]
+    finished = any(at.result is RunResult.FINISHED for at in courses)
+    tests = row.test() if finished else [(math.nan, math.nan)] * len(jobs)
+    seconds = (time.perf_counter() - began) / len(jobs)
+    return [
+        _outcome(job, at, end, row.best(place), test, seconds)
+        for place, (job, at, end, test) in enumerate(zip(jobs, courses, ends, tests, strict=True))
+    ]
+
+
+@final
+@dataclass
+class _Course:
+    """What one network has been through."""
+
+    result: RunResult | None = None
+    sentence: str = ""
+    step: Step = 0
+    seen: list[tuple[Step, float, float]] = field(default_factory=list)
+    saved: dict[Step, Snapshot] = field(default_factory=dict)
+    lowest: float = math.inf
+    end: Snapshot | None = None
+
+    def ends(self, result: RunResult, step: Step, sentence: str) -> None:
+        self.result, self.step, self.sentence = result, step, sentence
+
+
+def _train(
+    row: Row,
+    jobs: Sequence[TrainJob],
+    courses: Sequence[_Course],
+    every: Step,
+    watcher: Watcher,
+    numbers: Sequence[int],
+) -> None:
+    """Go from one position at which something is kept or looked at to the next."""
+    step, stop = jobs[0].start.step, jobs[0].stop
+    wanted = {at for job in jobs for at in job.save_at}
+    row.keep(range(len(jobs)), step)
+    _save(row, jobs, courses, step)
+    while step < stop and _alive(courses):
+        grid = min((step // every + 1) * every, stop)
+        until = min([grid, *(at for at in wanted if at > step)])
+        while step < until:
+            if watcher.stop():
+                return _end_all(courses, RunResult.INTERRUPTED, step, f"interrupted at iteration {step} of {stop}")
+            step += row.iterate(step, until)
+        _save(row, jobs, courses, step)
+        if step == grid:
+            _look(row, courses, step, watcher, numbers)
+    return _end_all(courses, RunResult.FINISHED, step, f"trained to iteration {stop}")
+
+
+def _save(row: Row, jobs: Sequence[TrainJob], courses: Sequence[_Course], step: Step) -> None:
+    for place in _alive(courses):
+        if step in jobs[place].save_at:
+            courses[place].saved[step] = row.snapshot(place, step)
+
+
+def _look(row: Row, courses: Sequence[_Course], step: Step, watcher: Watcher, numbers: Sequence[int]) -> None:
+    """Evaluate everything; note what is still alive, and keep what improved."""
+    improved = []
+    found = row.evaluate()
+    for place in _alive(courses):
+        at, (loss, accuracy) = courses[place], found[place]
+        at.seen.append((step, loss, accuracy))
+        watcher.evaluated(numbers[place], step, loss, accuracy)
+        if not math.isfinite(loss):
+            at.ends(RunResult.DIVERGED, step, f"diverged: the validation loss is {loss} at iteration {step}")
+            # The rest of the row may go on, and the values in this place with it.
+            at.end = row.snapshot(place, step)
+        elif loss < at.lowest:
+            at.lowest = loss
+            improved.append(place)
+    if improved:
+        row.keep(improved, step)
+
+
+def _alive(courses: Sequence[_Course]) -> list[int]:
+    return [place for place, at in enumerate(courses) if at.result is None]
+
+
+def _end_all(courses: Sequence[_Course], result: RunResult, step: Step, sentence: str) -> None:
+    for place in _alive(courses):
+        courses[place].ends(result, step, sentence)
+
+
+def _outcome(
+    job: TrainJob, at: _Course, end: Snapshot, best: Snapshot, test: tuple[float, float], seconds: float
+) -> TrainOutcome:
+    assert at.result is not None
+    finished = at.result is RunResult.FINISHED
+    steps, losses, accuracies = zip(*at.seen, strict=True) if at.seen else ((), (), ())
+    argmin, censored = early_stop(steps, losses) if finished else (None, False)
+    return TrainOutcome(
+        result=at.result,
+        sentence=at.sentence,
+        end=end,
+        best=best,
+        saved=at.saved,
+        curve=Curve(steps, losses, accuracies),
+        early_stop_iteration=argmin,
+        censored=censored,
+        test_accuracy=test[0] if finished else None,
+        test_accuracy_at_early_stop=test[1] if finished else None,
+        iterations=end.step - job.start.step,
+        seconds=seconds,
+    )
