@@ -143,7 +143,7 @@ class Cost:
         one = self._sparsest[0]
         found = f"a ticket at {100 * one.density:.1f} % trained in {time:.2f} of the dense network's time"
         if one.engine != "sparse":
-            return f"no saving: masks are applied to dense tensors, and {found}"
+            return "no saving: masks are applied to dense tensors, so a ticket costs what the dense network does"
         return found if time < 1 else f"no saving: {found}"
 
     @property

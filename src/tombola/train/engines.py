@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tombola import sparse
 from tombola.data import Split
 from tombola.errors import InvalidValue, UnknownName
+from tombola.sparse import read_chain
 from tombola.sparse.kernels.library import kernels
 from tombola.train.plain import PlainTrainer
 from tombola.train.pool import Pool
@@ -66,13 +67,13 @@ def pick(asked: str, module: nn.Module, example: Tensor, device: str) -> Engine:
         return Engine("plain")
     if asked == "auto":
         if on_cpu:
-            reason = sparse.why_not(module)
+            reason = _not_sparse(module, example)
             cheap = "the cost of sparse training falls with density"
             return Engine("plain", reason) if reason else Engine("sparse", cheap)
-        reason = why_not_stacked(module, None)
+        reason = why_not_stacked(module, example)
         return Engine("plain", reason) if reason else Engine("replicas", "a stack of networks fills the GPU")
     if asked == "sparse":
-        reason = sparse.why_not(module) if on_cpu else f"it runs on the CPU, and the device is {device}"
+        reason = _not_sparse(module, example) if on_cpu else f"it runs on the CPU, and the device is {device}"
     else:
         reason = why_not_stacked(module, example)
     if reason is not None:
@@ -80,6 +81,17 @@ def pick(asked: str, module: nn.Module, example: Tensor, device: str) -> Engine:
             f"the {asked} engine cannot train this network: {reason.rstrip('.')}. Use the engine auto or plain."
         )
     return Engine(asked)
+
+
+def _not_sparse(module: nn.Module, example: Tensor) -> str | None:
+    """Say why the sparse engine cannot train a network on such examples; ``None`` where it can."""
+    reason = sparse.why_not(module)
+    if reason is None:
+        try:
+            read_chain(module, example[None])
+        except InvalidValue as error:
+            return str(error)
+    return reason
 
 
 def trainer(
@@ -92,7 +104,17 @@ def trainer(
     watcher: Watcher,
 ) -> AbstractContextManager[TrainFn]:
     """Give an engine's training routine for as long as the context lasts; a stack of replicas is one process."""
-    if engine == "replicas":
+    one = alone(engine, build, splits, recipe, device)
+    if one is None:
         return nullcontext(ReplicaTrainer(build, splits, recipe, device, watcher, at_once=_IN_A_STACK))
+    return Pool(replace(one, watcher=watcher), workers)
+
+
+def alone(
+    engine: str, build: Callable[[], nn.Module], splits: Callable[[Seed], Split], recipe: Recipe, device: str
+) -> PlainTrainer | SparseTrainer | None:
+    """Give what trains one network by itself; ``None`` for an engine that trains several as one."""
+    if engine == "replicas":
+        return None
     kind = SparseTrainer if engine == "sparse" else PlainTrainer
-    return Pool(kind(build, splits, recipe, device, watcher), workers)
+    return kind(build, splits, recipe, device)
