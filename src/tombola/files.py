@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,17 +27,14 @@ def write_all(files: Mapping[Path, bytes]) -> None:
             if target.is_dir():
                 raise CannotWrite(f"{target} is a folder, and a file should be written there. Choose another path.")
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-            waiting[Path(name)] = target
+            temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            waiting[temporary] = target
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        # mkstemp makes files private to the user; results are ordinary files, so they get the umask's mode.
-        mask = os.umask(0)
-        os.umask(mask)
         for temporary, target in list(waiting.items()):
-            temporary.chmod(0o666 & ~mask)
             os.replace(temporary, target)
             del waiting[temporary]
     except OSError as error:

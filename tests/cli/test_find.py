@@ -203,7 +203,7 @@ def test_diverged_families_are_named_and_all_diverged_is_an_error(
     short = [word for word in SHORT if word not in ("--lr", "0.003")]
     assert main([*short, "--optimizer", "sgd", "--lr", "1e30", "--out", str(tmp_path)]) == 2
     err = capsys.readouterr().err
-    assert "Diverged" in err
+    assert "NobodyLeft: no family is left at level 0" in err
     assert "iteration" in err
     assert list(tmp_path.iterdir()) == []
 

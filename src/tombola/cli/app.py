@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 def make_app() -> App:
     """Put the commands together."""
-    from tombola.cli import bench, cite, data, find, judge, ticket
+    from tombola.cli import bench, cite, data, find, judge, store, study, ticket
 
     app = App(
         name="tombola",
@@ -34,6 +34,8 @@ def make_app() -> App:
     )
     app.command(find.find)
     app.command(judge.judge)
+    app.command(study.app)
+    app.command(store.app)
     app.command(ticket.app)
     app.command(data.app)
     app.command(bench.bench)

@@ -13,7 +13,11 @@ from tombola.search.shown import in_words, rendered
 from tombola.stats import Judgement
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tombola.search.finding import Finding
+    from tombola.study.claims import Settlement
+    from tombola.study.running import Studied
 
 _WIDTH_WITHOUT_TERMINAL = 160
 
@@ -68,3 +72,39 @@ def show_finding(finding: Finding) -> None:
     """Print the table, the verdict, the cost and the path of the ticket."""
     screen = console()
     screen.print(rendered(finding, screen.width))
+
+
+def show_study(studied: Studied, folder: Path) -> None:
+    """Print each search's verdict and the table of claims."""
+    screen = console()
+    for name, finding in studied.findings.items():
+        screen.print(f"{name}: {finding.verdict.value}. {finding.sentence}\n")
+    for name, why in studied.failed.items():
+        screen.print(f"{name}: no result. {why}\n")
+    if studied.settlements:
+        table = Table(title=f"{studied.spec.name}: what was published, and what was measured", title_justify="left")
+        for heading in ("claim", "published", "counts as the same", "measured, 95 % interval", "verdict"):
+            table.add_column(heading, justify="left" if heading in ("claim", "verdict") else "right")
+        for one in studied.settlements:
+            table.add_row(one.claim.text, *_claim_cells(one), one.verdict.value)
+        screen.print(table)
+        for one in studied.settlements:
+            if one.why:
+                screen.print(f"{one.claim.name}: {one.why}")
+    screen.print(f"\nWritten to {folder}.")
+
+
+def _claim_cells(one: Settlement) -> tuple[str, str, str]:
+    unit = "" if one.claim.unit == "times" else f" {one.claim.unit}"
+    low, high = one.claim.band
+    if math.isinf(high):
+        band = f"above {low:g}{unit}"
+    elif math.isinf(low):
+        band = f"below {high:g}{unit}"
+    else:
+        band = f"{low:g} to {high:g}{unit}"
+    published = "direction only" if one.claim.published is None else f"{one.claim.published:g}{unit}"
+    if one.measured is None:
+        return published, band, "not measured"
+    interval = "" if one.interval is None else f" ({one.interval[0]:.2f} to {one.interval[1]:.2f})"
+    return published, band, f"{one.measured:.2f}{unit}{interval}"

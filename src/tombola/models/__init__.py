@@ -8,19 +8,22 @@ Proved by: ``tests/models`` (exact parameter counts, the Glorot variance, start 
 
 from tombola.models.counting import Counts, count_params
 from tombola.models.factory import call_factory, from_path, importable
+from tombola.models.identity import identity
 from tombola.models.kinds import kinds, tied_names
 from tombola.models.macs import macs
 from tombola.models.registry import ModelEntry, build, layer_multipliers, registry
-from tombola.models.start import initial
+from tombola.models.start import DRAWING, initial
 from tombola.models.state import state_buffers
 
 __all__ = [
+    "DRAWING",
     "Counts",
     "ModelEntry",
     "build",
     "call_factory",
     "count_params",
     "from_path",
+    "identity",
     "importable",
     "initial",
     "kinds",

@@ -1,8 +1,10 @@
 """The values a network starts from."""
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import numpy
 import torch
@@ -13,6 +15,9 @@ from tombola.errors import InvalidValue
 from tombola.models.state import state_buffers
 from tombola.seeds import derive
 from tombola.types import Seed, Snapshot
+
+DRAWING: Final = threading.RLock()
+"""Held by whoever seeds torch's global generator, of which a process has one, or draws from it."""
 
 
 def initial(build: Callable[[], nn.Module], seed: Seed) -> Snapshot:
@@ -41,7 +46,7 @@ def initial(build: Callable[[], nn.Module], seed: Seed) -> Snapshot:
     """
     cuda_in_use: Callable[[], bool] = torch.cuda.is_initialized
     devices = range(torch.cuda.device_count()) if cuda_in_use() else ()
-    with torch.random.fork_rng(devices=devices):
+    with DRAWING, torch.random.fork_rng(devices=devices):
         number = derive(seed, "init")
         # torch.manual_seed would also seed a GPU that fork_rng cannot restore because it is not in use yet.
         torch.default_generator.manual_seed(number)

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 import tombola
+from tombola import models
 from tombola.prune.masks import apply, fingerprint, kept, total
 from tombola.search.finding import Chosen, Finding, LevelSummary, results, run_of
 from tombola.search.ledger import Cost, RunCost
-from tombola.search.levels import TICKET, Dropped, Level, search
+from tombola.search.levels import TICKET, Dropped, Level, Searching, search
 from tombola.search.named import prepare
 from tombola.search.noticed import Noticed, check_budgets, no_speed, notes_on, notice
 from tombola.search.settings import Settings
@@ -78,8 +79,8 @@ def find(settings: Settings, observer: Observer | None = None) -> Finding:
     return run(prepare(settings), observer)
 
 
-def run(setup: Setup, observer: Observer | None = None) -> Finding:
-    """Run a search that has been prepared; see :func:`find`."""
+def run(setup: Setup, observer: Observer | None = None, searching: Searching = search) -> Finding:
+    """Run a search that has been prepared, driven level by level or otherwise; see :func:`find`."""
     began = time.perf_counter()
     observer = observer or Silent()
     observer.planned(setup)
@@ -88,12 +89,9 @@ def run(setup: Setup, observer: Observer | None = None) -> Finding:
 
         def train(jobs: Sequence[TrainJob]) -> list[TrainOutcome]:
             observer.training(jobs)
-            outcomes = trainer(jobs)
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                book.pay(job, outcome)
-            return outcomes
+            return trainer(jobs)
 
-        for level in _levels(setup, train):
+        for level in _levels(setup, train, searching):
             observer.level_done(book.enter(level), level.dropped)
             check_budgets(book.noticed)
     judgement = _judge(setup, book)
@@ -110,8 +108,8 @@ def run(setup: Setup, observer: Observer | None = None) -> Finding:
     )
 
 
-def _levels(setup: Setup, train: TrainFn) -> Iterator[Level]:
-    return search(
+def _levels(setup: Setup, train: TrainFn, searching: Searching) -> Iterator[Level]:
+    return searching(
         setup.families,
         train,
         setup.plan.pruner,
@@ -161,6 +159,8 @@ class _Book:
     def enter(self, level: Level) -> LevelSummary:
         """Write a level down."""
         setup, plan = self._setup, self._setup.plan
+        for job, outcome in level.runs:
+            self._pay(level.level, job, outcome)
         if level.level == 0:
             self.dense = {r: tuple(run_of(one) for one in runs) for r, runs in level.dense.items()}
         self.dropped.extend(level.dropped)
@@ -195,9 +195,9 @@ class _Book:
         self.levels.append(summary)
         return summary
 
-    def pay(self, job: TrainJob, outcome: TrainOutcome) -> None:
-        """Write down what a run of the level that comes next cost, whether or not it finished."""
-        work, level = self._setup.work, len(self.levels)
+    def _pay(self, level: int, job: TrainJob, outcome: TrainOutcome) -> None:
+        """Write down what a run cost, whether or not it finished."""
+        work = self._setup.work
         samples = dense = effective = None
         if work is not None:
             samples = outcome.iterations * work.examples
@@ -320,7 +320,7 @@ def _whole(snapshot: Snapshot, masks: Masks) -> Snapshot:
 
 def _network(setup: Setup, end: Snapshot) -> nn.Module:
     """Build the trained sparse network, in evaluation mode."""
-    with torch.random.fork_rng(devices=()):
+    with models.DRAWING, torch.random.fork_rng(devices=()):
         network = setup.build()
     load(network, end)
     return network.eval()

@@ -3,9 +3,9 @@
 Generic in the trainer and the pruner. Nothing here knows of files, plots or progress.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, final
+from typing import Final, Protocol, TypeVar, final
 
 from torch import Tensor
 
@@ -17,6 +17,8 @@ from tombola.prune.pruner import Pruner
 from tombola.prune.rewinding import masked, restart
 from tombola.seeds import derive, generator
 from tombola.types import Masks, RunResult, Seed, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
+
+_Value = TypeVar("_Value")
 
 TICKET: Final = "ticket"
 DENSE: Final = "dense"
@@ -73,6 +75,7 @@ class Level:
         arms: arm -> replicate -> outcome; ``ticket`` is always there, and at level 0 it is the first dense run.
         dense: at level 0, replicate -> every dense run, the first of them the ticket arm's; empty elsewhere.
         dropped: families that left at this level; they are in no arm of it.
+        runs: every job of the level with its outcome, also of families that left.
     """
 
     level: int
@@ -81,6 +84,43 @@ class Level:
     arms: Mapping[str, Mapping[int, TrainOutcome]]
     dense: Mapping[int, tuple[TrainOutcome, ...]] = field(default_factory=dict)
     dropped: tuple[Dropped, ...] = ()
+    runs: tuple[tuple[TrainJob, TrainOutcome], ...] = ()
+
+
+def merged(parts: Sequence[Level]) -> Level:
+    """Put together one level of several searches, each over families of its own."""
+    arms = dict.fromkeys(name for part in parts for name in part.arms)
+    return Level(
+        level=parts[0].level,
+        masks=_joined(part.masks for part in parts),
+        starts=_joined(part.starts for part in parts),
+        arms={name: _joined(part.arms[name] for part in parts if name in part.arms) for name in arms},
+        dense=_joined(part.dense for part in parts),
+        dropped=tuple(one for part in parts for one in part.dropped),
+        runs=tuple(one for part in parts for one in part.runs),
+    )
+
+
+def _joined(mappings: Iterable[Mapping[int, _Value]]) -> dict[int, _Value]:
+    return {replicate: value for mapping in mappings for replicate, value in mapping.items()}
+
+
+class Searching(Protocol):
+    """How a search is driven; :func:`search` is the one that goes level by level with all families together."""
+
+    def __call__(
+        self,
+        families: Sequence[Family],
+        train: TrainFn,
+        pruner: Pruner,
+        prunable: Sequence[str],
+        *,
+        iterations: int,
+        levels: int,
+        dense_runs: int = 1,
+        controls: Mapping[str, Control] | None = None,
+        control_levels: Collection[int] = (),
+    ) -> Iterator[Level]: ...
 
 
 def search(
@@ -118,15 +158,16 @@ def search(
     if not families or dense_runs < 1 or levels < 0:
         raise InvalidValue("a search needs at least one family and one dense run, and no negative number of levels.")
     state = {family.replicate: _Search(family, pruner, tuple(prunable)) for family in families}
-    yield _dense_level(state, train, iterations, dense_runs)
+    yield _somebody_left(_dense_level(state, train, iterations, dense_runs))
     for level in range(1, levels + 1):
         chosen = controls or {} if level in control_levels else {}
-        yield _pruned_level(level, state, train, iterations, chosen)
+        yield _somebody_left(_pruned_level(level, state, train, iterations, chosen))
 
 
 def _dense_level(state: dict[int, "_Search"], train: TrainFn, iterations: int, dense_runs: int) -> Level:
     jobs = [one.dense_job(iterations, order) for one in state.values() for order in range(dense_runs)]
-    outcomes = iter(train(jobs))
+    trained = train(jobs)
+    outcomes = iter(trained)
     runs = {replicate: tuple(next(outcomes) for _ in range(dense_runs)) for replicate in state}
     named = {r: {f"{DENSE} run {k}": run for k, run in enumerate(of_one)} for r, of_one in runs.items()}
     dropped = _drop(0, state, named)
@@ -139,6 +180,7 @@ def _dense_level(state: dict[int, "_Search"], train: TrainFn, iterations: int, d
         arms={TICKET: {r: runs[r][0] for r in state}},
         dense={r: runs[r] for r in state},
         dropped=dropped,
+        runs=tuple(zip(jobs, trained, strict=True)),
     )
 
 
@@ -151,7 +193,8 @@ def _pruned_level(
         jobs.append(one.ticket_job(iterations))
         jobs.extend(one.control_job(level, name, control, iterations) for name, control in controls.items())
     starts = {r: one.start for r, one in state.items()}
-    outcomes = iter(train(jobs))
+    trained = train(jobs)
+    outcomes = iter(trained)
     runs = {r: {name: next(outcomes) for name in (TICKET, *controls)} for r in state}
     dropped = _drop(level, state, runs)
     for replicate, one in state.items():
@@ -162,6 +205,7 @@ def _pruned_level(
         starts={r: starts[r] for r in state},
         arms={name: {r: runs[r][name] for r in state} for name in (TICKET, *controls)},
         dropped=dropped,
+        runs=tuple(zip(jobs, trained, strict=True)),
     )
 
 
@@ -181,13 +225,31 @@ def _drop(
     )
     for one in dropped:
         state.pop(one.replicate, None)
-    if not state:
-        raise Diverged(
-            f"no family is left at level {level}: "
-            + "; ".join(f"{d.arm} of family {d.replicate} {d.sentence}" for d in dropped)
+    return dropped
+
+
+def _somebody_left(level: Level) -> Level:
+    if not level.arms[TICKET]:
+        raise NobodyLeft(level)
+    return level
+
+
+@final
+class NobodyLeft(Diverged):
+    """Every family had a run whose loss was not finite.
+
+    Attributes:
+        level: the level where the last ones left.
+    """
+
+    def __init__(self, level: Level) -> None:
+        """Say who left where."""
+        self.level = level
+        super().__init__(
+            f"no family is left at level {level.level}: "
+            + "; ".join(f"{d.arm} of family {d.replicate} {d.sentence}" for d in level.dropped)
             + ". Lower the learning rate, or look for NaN in the data."
         )
-    return dropped
 
 
 @final
@@ -212,7 +274,7 @@ class _Search:
             seed=replace(self.family.seed, order=order),
             stop=iterations,
             save_at=keep,
-            with_optimizer=self.pruner.rewind.optimizer == "saved",
+            with_optimizer=order == 0 and self.pruner.rewind.optimizer == "saved",
             name=DENSE,
         )
 

@@ -16,7 +16,7 @@ from tombola.search.levels import Family
 from tombola.search.settings import Settings
 from tombola.search.setup import Setup, Work, check_own_values, decide
 from tombola.stats import ACCURACY
-from tombola.train.engines import Engine, pick, trainer
+from tombola.train.engines import Engine, alone, pick, trainer
 from tombola.train.order import BatchOrder
 from tombola.train.presets import default_model, preset
 from tombola.train.recipe import Recipe
@@ -24,15 +24,19 @@ from tombola.train.source import Splits
 from tombola.types import Seed
 
 
-def prepare(settings: Settings) -> Setup:
+def prepare(settings: Settings, splits: Splits | None = None) -> Setup:
     """Decide everything that can be decided before training.
+
+    Args:
+        settings: what is asked.
+        splits: of the same data, where several searches share them.
 
     Raises:
         TombolaError: a name that is not known, data that are not here or too few, a model with nothing to prune, an
             impossible density, a layer that would be emptied: everything that can be known now is refused now.
     """
     check_device(settings.device)
-    splits = Splits(partial(load, settings.data))
+    splits = splits or Splits(partial(load, settings.data))
     dataset = splits.dataset
     model = settings.model or default_model(dataset.name)
     build = builder(model, dataset)
@@ -59,10 +63,12 @@ def prepare(settings: Settings) -> Setup:
         method=settings,
         title=f"{model} on {dataset.name}",
         engine=_told(engine, settings.device, workers),
-        about=_about(settings, dataset, model, recipe, engine),
+        about={**_about(settings, dataset, model, recipe, engine), "network": models.identity(model, module)},
         build=build,
         families=tuple(Family(seed, draw(seed), draw) for seed in seeds),
         trainer=partial(trainer, engine.name, build, splits, recipe, settings.device, workers),
+        alone=alone(engine.name, build, splits, recipe, settings.device),
+        workers=workers,
         iterations=recipe.iterations,
         plan=plan,
         score=ACCURACY,

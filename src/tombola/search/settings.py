@@ -140,21 +140,21 @@ class Settings(Method):
 
 
 _KINDS: Final = {
-    "text": ("strategy", "scope", "rewind", "allocation"),
+    "text": ("strategy", "scope", "rewind", "allocation", "data", "model", "engine", "device"),
     "a number": ("density", "rate", "margin", "alpha"),
-    "a whole number": ("rounds", "min_keep", "replicates", "dense_runs", "seed"),
+    "a whole number": ("rounds", "min_keep", "replicates", "dense_runs", "seed", "workers"),
     "a list of text": ("exclude", "controls"),
     "a list of numbers": ("gates",),
 }
-_OPTIONAL: Final = {"allocation", "density", "rate", "margin", "rounds", "gates"}
+_OPTIONAL: Final = {"allocation", "density", "rate", "margin", "rounds", "gates", "model", "workers"}
 
 
 def _check_types(method: Method) -> None:
     """Refuse in Python what the command line's types refuse there."""
     for kind, names in _KINDS.items():
         for name in names:
-            value = getattr(method, name)
-            if not (value is None and name in _OPTIONAL) and not _is(kind, value):
+            value = getattr(method, name, None)
+            if not (value is None and (name in _OPTIONAL or not hasattr(method, name))) and not _is(kind, value):
                 raise InvalidValue(f"{name.replace('_', '-')} is {value!r:.60}; expected {kind}.")
     if not isinstance(method.criterion, str) and not callable(method.criterion):
         raise InvalidValue(

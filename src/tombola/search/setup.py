@@ -25,6 +25,8 @@ from tombola.prune.scope import Scope, choose
 from tombola.search.levels import Family
 from tombola.search.settings import DEFAULT_RATE, Method, rewind_step
 from tombola.stats import Scale, default_gates
+from tombola.train.plain import PlainTrainer
+from tombola.train.sparse import SparseTrainer
 from tombola.train.watch import Watcher
 from tombola.types import Params, Snapshot, Step, TrainFn
 
@@ -102,6 +104,8 @@ class Setup:
         margin: how much of it may be lost.
         work: for counting operations; ``None`` where it is not known.
         tied: further name -> name of the parameter that it shares.
+        alone: trains one network in whatever process; ``None`` where that cannot be.
+        workers: processes.
         speed: why the early-stop iteration measures no speed, as far as is known beforehand.
         notes: what a reader of the result should know.
     """
@@ -119,6 +123,8 @@ class Setup:
     margin: float
     work: Work | None
     tied: Mapping[str, str]
+    alone: PlainTrainer | SparseTrainer | None = None
+    workers: int = 1
     speed: str | None = None
     notes: tuple[str, ...] = ()
 

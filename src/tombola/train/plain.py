@@ -17,7 +17,7 @@ from tombola.train.optimizer import load_slots, make_optimizer, slots_of
 from tombola.train.order import BatchOrder
 from tombola.train.process import seed_global, undisturbed
 from tombola.train.recipe import Recipe
-from tombola.train.run import check_order, run
+from tombola.train.run import Keeper, Progress, check_order, run_one
 from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Seed, Snapshot, Step, TrainJob, TrainOutcome
 
@@ -57,18 +57,28 @@ class PlainTrainer:
         """
         return [self.train_one(job, number) for number, job in enumerate(jobs)]
 
-    def train_one(self, job: TrainJob, number: int = 0) -> TrainOutcome:
-        """Train one job; ``number`` is what the watcher is told."""
+    def train_one(
+        self, job: TrainJob, number: int = 0, *, keeper: Keeper | None = None, resumed: Progress | None = None
+    ) -> TrainOutcome:
+        """Train one job; ``number`` is what the watcher is told, the rest as in :func:`tombola.train.run.run_one`."""
         with undisturbed(self.device):
-            one = _Run(self, job)
-            return run(one, [job], every=self.recipe.eval_every, watcher=self.watcher, numbers=[number])[0]
+            one = _Run(self, job, resumed)
+            return run_one(
+                one,
+                job,
+                every=self.recipe.eval_every,
+                watcher=self.watcher,
+                number=number,
+                keeper=keeper,
+                resumed=resumed,
+            )
 
 
 @final
 class _Run:
     """One job in progress: a row of one network."""
 
-    def __init__(self, trainer: PlainTrainer, job: TrainJob) -> None:
+    def __init__(self, trainer: PlainTrainer, job: TrainJob, resumed: Progress | None) -> None:
         check_order(job)
         self.recipe, self.job = trainer.recipe, job
         self.device = torch.device(trainer.device)
@@ -80,7 +90,8 @@ class _Run:
         seed_global(derive(job.seed, "init"), self.device)
         self.model = trainer.build().to(self.device)
         self.params = dict(self.model.named_parameters())
-        start = masked(job.start, job.masks)
+        # What was kept is taken as it is: even the sign of a zero in a momentum comes back.
+        start = masked(job.start, job.masks) if resumed is None else resumed.now
         load(self.model, start)
         self.masked = [self.params[name] for name in job.masks]
         self.factors = [mask.to(self.device, self.params[name].dtype) for name, mask in job.masks.items()]
@@ -114,6 +125,12 @@ class _Run:
     def snapshot(self, place: int, step: Step) -> Snapshot:  # noqa: ARG002
         slots = slots_of(self.optimizer, self.params) if self.job.with_optimizer else {}
         return replace(self._values(step), optimizer=slots or None)
+
+    def whole(self, step: Step) -> Snapshot:
+        return replace(self._values(step), optimizer=slots_of(self.optimizer, self.params) or None)
+
+    def put_back(self, best: Snapshot) -> None:
+        self.kept = best
 
     def keep(self, places: Sequence[int], step: Step) -> None:  # noqa: ARG002
         self.kept = self._values(step)

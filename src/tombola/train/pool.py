@@ -12,16 +12,25 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache
 from multiprocessing import forkserver, resource_tracker
-from typing import Any, Final, final
+from typing import Any, ClassVar, Final, Protocol, final
 
 from tombola.errors import InvalidValue, WorkerDied
-from tombola.train.plain import PlainTrainer
-from tombola.train.sparse import SparseTrainer
 from tombola.train.watch import Unwatched, Watcher
-from tombola.types import Step, TrainJob, TrainOutcome
+from tombola.types import Step
 
 _LOOK_EVERY_SECONDS: Final = 0.2
 _HEARD: Final = "heard"
+_KILLED: Final = "a training process was killed from outside. If the machine ran out of memory, use fewer --workers."
+
+
+class OneByOne(Protocol):
+    """A dataclass that trains one job at a time; with several workers it can be pickled."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    watcher: Watcher
+
+    def train_one(self, job: Any, number: int = 0) -> Any:
+        """Train a job; ``number`` is what the watcher is told."""
 
 
 @final
@@ -35,7 +44,7 @@ class Pool:
     guards its entry with ``if __name__ == "__main__":``.
     """
 
-    def __init__(self, trainer: PlainTrainer | SparseTrainer, workers: int) -> None:
+    def __init__(self, trainer: OneByOne, workers: int) -> None:
         """Set the pool; workers start with the first call.
 
         Args:
@@ -45,6 +54,7 @@ class Pool:
         if workers < 1:
             raise InvalidValue(f"{workers} workers; at least 1 is needed.")
         self._trainer, self._workers = trainer, workers
+        self._starting, self._stopped = threading.Lock(), False
         self._executor: ProcessPoolExecutor | None = None
         self._reporter: _Reporter
         self._listener: _Listener
@@ -55,20 +65,25 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __call__(self, jobs: Sequence[TrainJob]) -> list[TrainOutcome]:
-        """Train the jobs; outcomes come in the jobs' order.
+    def __call__(self, jobs: Sequence[Any], numbers: Sequence[int] | None = None) -> list[Any]:
+        """Train the jobs; what the trainer gives comes in the jobs' order.
+
+        Args:
+            jobs: what the trainer takes.
+            numbers: what the watcher is told each is called; by default they are counted from 0.
 
         Raises:
             InvalidValue: the network or the data cannot be sent to another process.
             WorkerDied: a worker was killed from outside, most often for want of memory.
         """
+        called = range(len(jobs)) if numbers is None else numbers
         if self._workers == 1 or len(jobs) == 0:
-            return self._trainer(jobs)
+            return [self._trainer.train_one(job, number) for number, job in zip(called, jobs, strict=True)]
         executor = self._started()
         self._reporter.let_stop(False)
         futures: list[Future[bytes]] = []
         try:
-            for number, job in enumerate(jobs):
+            for number, job in zip(called, jobs, strict=True):
                 futures.append(executor.submit(_train, pickle.dumps(job), number))
             self._attend(futures)
             outcomes = [pickle.loads(future.result()) for future in futures]
@@ -78,12 +93,41 @@ class Pool:
             return outcomes
         except BrokenProcessPool as error:
             self.close()
-            raise WorkerDied(
-                "a training process was killed from outside. If the machine ran out of memory, use fewer --workers."
-            ) from error
+            raise WorkerDied(_KILLED) from error
         except BaseException:
             self._end(futures)
             raise
+
+    def one(self, job: Any, number: int) -> Any:
+        """Train one job in a worker process and wait for it; any number of threads may ask at once.
+
+        Args:
+            job: what the trainer takes.
+            number: what the watcher is told.
+
+        Returns:
+            What the trainer gives.
+
+        Raises:
+            InvalidValue: as for a call.
+            WorkerDied: as for a call; the next job gets new workers.
+        """
+        with self._starting:
+            executor = self._started()
+        try:
+            return pickle.loads(executor.submit(_train, pickle.dumps(job), number).result())
+        except BrokenProcessPool as error:
+            with self._starting:
+                if self._executor is executor:
+                    self.close()
+            raise WorkerDied(_KILLED) from error
+
+    def let_stop(self) -> None:
+        """Let every run of :meth:`one` stop before its next iteration, those of workers that are yet to start too."""
+        with self._starting:
+            self._stopped = True
+            if self._executor is not None:
+                self._reporter.let_stop()
 
     def close(self) -> None:
         """Stop the workers; a run in progress stops before its next iteration."""
@@ -125,7 +169,7 @@ class Pool:
                 ) from error
             context = _context()
             reader, writer = context.Pipe(duplex=False)
-            self._reporter = _Reporter(writer, context.Lock(), context.RawValue("b", 0))
+            self._reporter = _Reporter(writer, context.Lock(), context.RawValue("b", self._stopped))
             self._listener = _Listener(reader, self._trainer.watcher)
             self._listener.start()
             self._executor = ProcessPoolExecutor(self._workers, context, _start_worker, (payload, self._reporter))
@@ -239,11 +283,11 @@ def _leave_with_parent() -> None:
 
 
 @cache
-def _trainer() -> PlainTrainer | SparseTrainer:
+def _trainer() -> OneByOne:
     """Read the trainer at the first job: an error in the initialiser would look like a worker that was killed."""
     payload, reporter = _worker
     try:
-        trainer: PlainTrainer | SparseTrainer = pickle.loads(payload)
+        trainer: OneByOne = pickle.loads(payload)
     except (ImportError, AttributeError) as error:
         raise InvalidValue(
             f"this model or data set cannot be made in another process ({error}). Define its factory at the top of a "

@@ -5,10 +5,14 @@ from contextlib import contextmanager
 
 import torch
 
+from tombola.models import DRAWING
+
 
 @contextmanager
 def undisturbed(device: str) -> Iterator[None]:
     """Train on one intra-op thread, and leave the caller's thread count and generators as they were.
+
+    One thread of a process at a time: training seeds the global generator again and again.
 
     Sums over several threads are taken in another order, so on a CPU bits would depend on how many there are.
 
@@ -16,15 +20,15 @@ def undisturbed(device: str) -> Iterator[None]:
         device: ``cpu`` or ``cuda[:n]``.
     """
     cuda = [torch.device(device)] if device.startswith("cuda") else []
-    before = torch.get_num_threads()
-    if not cuda:
-        torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            yield
-    finally:
+    with DRAWING, torch.random.fork_rng(devices=cuda):
+        before = torch.get_num_threads()
         if not cuda:
-            torch.set_num_threads(before)
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if not cuda:
+                torch.set_num_threads(before)
 
 
 def seed_global(seed: int, device: torch.device) -> None:

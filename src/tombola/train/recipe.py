@@ -51,6 +51,11 @@ class Recipe:
     loss: str = "cross-entropy"
 
     def __post_init__(self) -> None:
+        for name in ("lr", "momentum", "weight_decay", "gamma"):
+            value = getattr(self, name)
+            # Written as a whole number it is the same recipe, and has the same digest.
+            if isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))
         if self.optimizer not in OPTIMIZERS:
             raise UnknownName.among("optimizer", self.optimizer, OPTIMIZERS)
         if self.schedule not in SCHEDULES:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, final
 
@@ -32,6 +32,46 @@ class Row(Protocol):
 
     def test(self) -> Sequence[tuple[float, float]]:
         """Read the test split, once for each network as it is and once as it was kept last: two accuracies each."""
+
+
+class Resumable(Row, Protocol):
+    """A row of one network that can be gone on with in another process."""
+
+    def whole(self, step: Step) -> Snapshot:
+        """Give the network as it is, with the optimiser's state whatever its job wants."""
+
+    def put_back(self, best: Snapshot) -> None:
+        """Take a network as the one that was kept last."""
+
+
+@final
+@dataclass(frozen=True)
+class Progress:
+    """A run in progress: gone on with from here, it ends in the bits of one that was never stopped.
+
+    Everything random is drawn by position, so the position is all that there is to know of it.
+
+    Attributes:
+        now: the network, with the optimiser's state.
+        best: the network at the least validation loss so far.
+        saved: position -> snapshot, of the positions asked for that have been passed.
+        curve: what validation has seen.
+    """
+
+    now: Snapshot
+    best: Snapshot
+    saved: Mapping[Step, Snapshot]
+    curve: Curve
+
+
+class Keeper(Protocol):
+    """Who keeps a run in progress."""
+
+    def due(self) -> bool:
+        """Whether it is time to keep it; asked after every call of ``iterate``."""
+
+    def keep(self, progress: Progress) -> None:
+        """Keep it; also called when the run is interrupted."""
 
 
 def check_order(job: TrainJob) -> None:
@@ -64,6 +104,7 @@ def run(
     """
     began = time.perf_counter()
     courses = [_Course() for _ in jobs]
+    row.keep(range(len(jobs)), jobs[0].start.step)
     _train(row, jobs, courses, every, watcher, numbers)
     ends = [at.end or row.snapshot(place, at.step) for place, at in enumerate(courses)]
     finished = any(at.result is RunResult.FINISHED for at in courses)
@@ -73,6 +114,45 @@ def run(
         _outcome(job, at, end, row.best(place), test, seconds)
         for place, (job, at, end, test) in enumerate(zip(jobs, courses, ends, tests, strict=True))
     ]
+
+
+def run_one(
+    row: Resumable,
+    job: TrainJob,
+    *,
+    every: Step,
+    watcher: Watcher,
+    number: int,
+    keeper: Keeper | None = None,
+    resumed: Progress | None = None,
+) -> TrainOutcome:
+    """Train one network as :func:`run` does, from where another process left it.
+
+    Args:
+        row: holds the network at its start, or at ``resumed.now``.
+        job: what is trained, from its own start on.
+        every, watcher: as in :func:`run`.
+        number: what the watcher is told the job is called.
+        keeper: keeps the run while it is in progress.
+        resumed: what was kept of it.
+
+    Returns:
+        The outcome of the whole job; ``seconds`` are those spent here.
+    """
+    began = time.perf_counter()
+    course = _Course()
+    if resumed is None:
+        row.keep([0], job.start.step)
+    else:
+        row.put_back(resumed.best)
+        curve = resumed.curve
+        course.seen = list(zip(curve.steps, curve.loss, curve.accuracy, strict=True))
+        course.saved = dict(resumed.saved)
+        course.lowest = min(curve.loss, default=math.inf)
+    _train(row, [job], [course], every, watcher, [number], _Kept(row, course, keeper) if keeper else None, resumed)
+    end = course.end or row.snapshot(0, course.step)
+    (test,) = row.test() if course.result is RunResult.FINISHED else [(math.nan, math.nan)]
+    return _outcome(job, course, end, row.best(0), test, time.perf_counter() - began)
 
 
 @final
@@ -99,23 +179,48 @@ def _train(
     every: Step,
     watcher: Watcher,
     numbers: Sequence[int],
+    kept: "_Kept | None" = None,
+    resumed: Progress | None = None,
 ) -> None:
     """Go from one position at which something is kept or looked at to the next."""
     step, stop = jobs[0].start.step, jobs[0].stop
     wanted = {at for job in jobs for at in job.save_at}
-    row.keep(range(len(jobs)), step)
-    _save(row, jobs, courses, step)
+    if resumed is None:
+        _save(row, jobs, courses, step)
+    else:
+        step = resumed.now.step
     while step < stop and _alive(courses):
         grid = min((step // every + 1) * every, stop)
         until = min([grid, *(at for at in wanted if at > step)])
         while step < until:
             if watcher.stop():
+                if kept:
+                    kept.keep(step)
                 return _end_all(courses, RunResult.INTERRUPTED, step, f"interrupted at iteration {step} of {stop}")
             step += row.iterate(step, until)
+            if kept and step < until and kept.keeper.due():
+                kept.keep(step)
         _save(row, jobs, courses, step)
         if step == grid:
             _look(row, courses, step, watcher, numbers)
+        if kept and _alive(courses) and kept.keeper.due():
+            kept.keep(step)
     return _end_all(courses, RunResult.FINISHED, step, f"trained to iteration {stop}")
+
+
+@final
+@dataclass(frozen=True)
+class _Kept:
+    """Puts together what a keeper keeps; never between a position and the look at it."""
+
+    row: Resumable
+    course: _Course
+    keeper: Keeper
+
+    def keep(self, step: Step) -> None:
+        steps, losses, accuracies = zip(*self.course.seen, strict=True) if self.course.seen else ((), (), ())
+        curve = Curve(steps, losses, accuracies)
+        self.keeper.keep(Progress(self.row.whole(step), self.row.best(0), dict(self.course.saved), curve))
 
 
 def _save(row: Row, jobs: Sequence[TrainJob], courses: Sequence[_Course], step: Step) -> None:

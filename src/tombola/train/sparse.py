@@ -1,6 +1,5 @@
 """The sparse engine: training costs as much as there are weights left. For feed-forward networks, on the CPU."""
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, final
@@ -10,14 +9,14 @@ from torch import Tensor, nn
 
 from tombola.data import Split
 from tombola.errors import InvalidValue
-from tombola.models import state_buffers
+from tombola.models import DRAWING, state_buffers
 from tombola.prune.rewinding import masked
 from tombola.seeds import derive, generator
 from tombola.sparse import Rule, SparseNetwork, read_chain, why_not
 from tombola.train.order import BatchOrder
 from tombola.train.plain import PlainTrainer, load
 from tombola.train.recipe import Recipe
-from tombola.train.run import check_order, run
+from tombola.train.run import Keeper, Progress, check_order, run_one
 from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Seed, Snapshot, Step, TrainJob, TrainOutcome
 
@@ -26,9 +25,6 @@ __all__ = ["SparseTrainer", "why_not"]
 _SECONDS_A_CALL: Final = 0.1
 _FLOATS_A_CALL: Final = 1 << 23
 _ITERATIONS_A_CALL: Final = 1000
-
-# Building a module draws from torch's one global generator, and reading it watches whether anything is drawn.
-_BUILDING: Final = threading.Lock()
 
 
 @final
@@ -79,25 +75,36 @@ class SparseTrainer:
         """
         return [self.train_one(job, number) for number, job in enumerate(jobs)]
 
-    def train_one(self, job: TrainJob, number: int = 0) -> TrainOutcome:
-        """Train one job; ``number`` is what the watcher is told."""
+    def train_one(
+        self, job: TrainJob, number: int = 0, *, keeper: Keeper | None = None, resumed: Progress | None = None
+    ) -> TrainOutcome:
+        """Train one job; ``number`` is what the watcher is told, the rest as in :func:`tombola.train.run.run_one`."""
         if job.masks and not all(bool(value.isfinite().all()) for value in job.start.params.values()):
             # What leads nowhere is not computed here, and a NaN in it would not be noticed where the plain loop does.
             plain = PlainTrainer(self.build, self.splits, self.recipe, self.device, self.watcher)
-            return plain.train_one(job, number)
-        one = _Run(self, job)
-        return run(one, [job], every=self.recipe.eval_every, watcher=self.watcher, numbers=[number])[0]
+            return plain.train_one(job, number, keeper=keeper, resumed=resumed)
+        one = _Run(self, job, resumed)
+        return run_one(
+            one,
+            job,
+            every=self.recipe.eval_every,
+            watcher=self.watcher,
+            number=number,
+            keeper=keeper,
+            resumed=resumed,
+        )
 
 
 @final
 class _Run:
     """One job in progress: a row of one network."""
 
-    def __init__(self, trainer: SparseTrainer, job: TrainJob) -> None:
+    def __init__(self, trainer: SparseTrainer, job: TrainJob, resumed: Progress | None) -> None:
         check_order(job)
         self.recipe, self.job = trainer.recipe, job
-        start = masked(job.start, job.masks)
-        with _BUILDING, torch.random.fork_rng(devices=[]):
+        # What was kept is taken as it is: even the sign of a zero in a momentum comes back.
+        start = masked(job.start, job.masks) if resumed is None else resumed.now
+        with DRAWING, torch.random.fork_rng(devices=[]):
             self.split = split = trainer.splits(job.seed)
             torch.default_generator.manual_seed(derive(job.seed, "init"))
             model = trainer.build()
@@ -135,6 +142,12 @@ class _Run:
 
     def snapshot(self, place: int, step: Step) -> Snapshot:  # noqa: ARG002
         return replace(self._values(step), optimizer=self.network.optimizer() if self.job.with_optimizer else None)
+
+    def whole(self, step: Step) -> Snapshot:
+        return replace(self._values(step), optimizer=self.network.optimizer())
+
+    def put_back(self, best: Snapshot) -> None:
+        self.kept = best
 
     def keep(self, places: Sequence[int], step: Step) -> None:  # noqa: ARG002
         self.kept = self._values(step)

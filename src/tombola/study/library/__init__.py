@@ -1,0 +1,35 @@
+"""The papers' experiments as named studies: one module for each paper, one function for each study."""
+
+from tombola.errors import UnknownName
+from tombola.study.claims import Claim
+from tombola.study.library import frankle_carbin_2019
+from tombola.study.spec import Spec
+
+SIZES = ("smoke", "small", "paper")
+STUDIES = dict(frankle_carbin_2019.STUDIES)
+CLAIMS: dict[str, Claim] = {claim.name: claim for claim in frankle_carbin_2019.CLAIMS}
+
+
+def named(name: str, size: str = "small") -> Spec:
+    """Give a named study at a size.
+
+    Raises:
+        UnknownName: no such study or size.
+    """
+    if name not in STUDIES:
+        raise UnknownName.among("study", name, STUDIES, "Your own is a file: tombola study run FILE.toml.")
+    if size not in SIZES:
+        raise UnknownName.among("size of a study", size, SIZES)
+    return STUDIES[name](size)
+
+
+def claims_of(spec: Spec) -> list[Claim]:
+    """Give the claims that a study settles.
+
+    Raises:
+        UnknownName: it names one that is not known.
+    """
+    for name in spec.claims:
+        if name not in CLAIMS:
+            raise UnknownName.among("claim", name, CLAIMS)
+    return [CLAIMS[name] for name in spec.claims]

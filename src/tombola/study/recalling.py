@@ -1,0 +1,96 @@
+"""One search on a store: what is finished is read, and a run that was stopped is gone on with."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tombola.search.setup import Setup
+from tombola.study import units
+from tombola.study.remembering import Order, Remembering
+from tombola.study.store import Store
+from tombola.study.units import Trained
+from tombola.train.pool import Pool
+from tombola.train.watch import Watcher
+from tombola.types import RunResult, TrainFn, TrainJob, TrainOutcome
+
+_LOOK_EVERY_SECONDS: Final = 0.2
+_NAME: Final = "search"
+
+
+def trained_with(setup: Setup) -> Trained:
+    """Say what the units of a search depend on besides their jobs."""
+    about = setup.about
+    return Trained(
+        network=about["network"],
+        data=about["data_fingerprint"],
+        recipe=about["recipe_digest"],
+        engine=f"{about['engine']} on {about['device'].partition(':')[0]}",
+    )
+
+
+def recalling(setup: Setup, folder: Path) -> Setup:
+    """Give the same search, trained through a store.
+
+    Raises:
+        StoreError, CannotWrite: the folder cannot be a store.
+    """
+    store = Store(folder)
+    return replace(setup, trainer=partial(_trainer, setup, store))
+
+
+@contextmanager
+def _trainer(setup: Setup, store: Store, watcher: Watcher) -> Iterator[TrainFn]:
+    trained = trained_with(setup)
+    with store.in_use():
+        if setup.alone is None:
+            with setup.trainer(watcher) as together:
+                yield partial(_all_or_none, store, trained, together, watcher)
+            return
+        one = Remembering({_NAME: setup.alone}, {_NAME: trained}, store.folder, watcher=watcher)
+        with Pool(one, setup.workers) as pool:
+            yield partial(_each, store, trained, pool, watcher)
+
+
+def _each(
+    store: Store, trained: Trained, pool: Pool, watcher: Watcher, jobs: Sequence[TrainJob], /
+) -> list[TrainOutcome]:
+    """Read what is known and train the rest; what another process is training is waited for."""
+    found = {number: units.known(store, units.describe(job, trained)) for number, job in enumerate(jobs)}
+    while missing := [number for number, outcome in found.items() if outcome is None]:
+        outcomes = pool([Order(_NAME, jobs[number]) for number in missing], missing)
+        found.update(zip(missing, outcomes, strict=True))
+        if all(outcome is None for outcome in outcomes):
+            _wait(watcher)
+    return [outcome for outcome in found.values() if outcome is not None]
+
+
+def _all_or_none(
+    store: Store, trained: Trained, together: TrainFn, watcher: Watcher, jobs: Sequence[TrainJob], /
+) -> list[TrainOutcome]:
+    """Train all as one where one is missing: the bits of a stack may depend on what is in it."""
+    alone = [units.describe(job, trained) for job in jobs]
+    stack = units.key({"stack": [units.key(unit) for unit in alone]})
+    each = [{**unit, "stack": stack} for unit in alone]
+    while True:
+        with store.claim(stack) as mine:
+            found = [units.known(store, unit) for unit in each]
+            if all(outcome is not None for outcome in found):
+                return [outcome for outcome in found if outcome is not None]
+            if mine:
+                outcomes = together(jobs)
+                for job, unit, outcome in zip(jobs, each, outcomes, strict=True):
+                    if outcome.result is not RunResult.INTERRUPTED:
+                        units.put(store, job, unit, outcome)
+                return outcomes
+        _wait(watcher)
+
+
+def _wait(watcher: Watcher) -> None:
+    """Wait a moment for another process."""
+    if watcher.stop():
+        raise KeyboardInterrupt("the observer asked for it")
+    time.sleep(_LOOK_EVERY_SECONDS)

@@ -1,0 +1,165 @@
+"""A unit of work: one network to train, named by everything that its outcome depends on."""
+
+import hashlib
+import math
+import platform
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, final
+
+import torch
+
+from tombola.errors import CorruptStore
+from tombola.prune.masks import density, fingerprint
+from tombola.prune.rewinding import masked
+from tombola.study import tensors
+from tombola.study.store import Store
+from tombola.ticket import canonical
+from tombola.types import Curve, RunResult, Snapshot, TrainJob, TrainOutcome
+
+SCHEMA: Final = 1
+"""Of the keys. It changes when the same settings are trained in another way, so that no old unit is taken for one."""
+
+_WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+@final
+@dataclass(frozen=True)
+class Trained:
+    """What all units of one search are trained with.
+
+    Attributes:
+        network: identifies the network; see :func:`tombola.models.identity`.
+        data: the data set's fingerprint.
+        recipe: the recipe's digest.
+        engine: which engine, and ``cpu`` or ``cuda``.
+    """
+
+    network: str
+    data: str
+    recipe: str
+    engine: str
+
+
+def describe(job: TrainJob, trained: Trained) -> dict[str, Any]:
+    """Give everything that the outcome of a job depends on, as plain values; tensors by their digests."""
+    start = masked(job.start, job.masks)
+    return {
+        "schema": SCHEMA,
+        **asdict(trained),
+        "start": _digest(start),
+        "start_step": start.step,
+        "masks": fingerprint(job.masks),
+        "seed": [job.seed.root, job.seed.replicate, job.seed.order],
+        "stop": job.stop,
+        "save_at": sorted(set(job.save_at)),
+        "with_optimizer": job.with_optimizer,
+    }
+
+
+def key(unit: Mapping[str, Any]) -> str:
+    """Name a unit: 64 hexadecimal digits, equal for equal descriptions."""
+    return hashlib.sha256(canonical.dumps(unit).encode()).hexdigest()
+
+
+def put(store: Store, job: TrainJob, unit: Mapping[str, Any], outcome: TrainOutcome) -> None:
+    """Keep a finished unit in a store; ``outcome.seconds`` goes among the clocks.
+
+    Raises:
+        CannotWrite: the store's disk is full or read-only; what was kept before stays.
+    """
+    clock = {
+        "seconds": outcome.seconds,
+        "host": socket.gethostname(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }
+    store.put(key(unit), record(job, unit, outcome), snapshots(job, outcome), clock)
+
+
+def known(store: Store, unit: Mapping[str, Any]) -> TrainOutcome | None:
+    """Read a unit's outcome; ``None`` where it is not there or not whole."""
+    name = key(unit)
+    kept = store.get(name)
+    if kept is None or kept.tensors is None:
+        return None
+    try:
+        return outcome(kept.body, kept.tensors, kept.clock["seconds"], f"unit {name}")
+    except (CorruptStore, KeyError):
+        return None
+
+
+def _digest(snapshot: Snapshot) -> str:
+    slots = {f"{name}/{slot}": value for name, of in (snapshot.optimizer or {}).items() for slot, value in of.items()}
+    every = {
+        **{f"params/{name}": value for name, value in snapshot.params.items()},
+        **{f"buffers/{name}": value for name, value in snapshot.buffers.items()},
+        **{f"optimizer/{name}": value for name, value in slots.items()},
+    }
+    return canonical.digest(every, "fresh" if snapshot.optimizer is None else "given")
+
+
+def record(job: TrainJob, unit: Mapping[str, Any], outcome: TrainOutcome) -> dict[str, Any]:
+    """Give what a store keeps of a finished unit, but for its tensors and its time."""
+    return {
+        "unit": dict(unit),
+        "name": job.name,
+        "density": density(job.masks),
+        "outcome": {
+            "result": outcome.result.value,
+            "sentence": outcome.sentence,
+            "curve": {name: [plain(one) for one in values] for name, values in vars(outcome.curve).items()},
+            "early_stop_iteration": outcome.early_stop_iteration,
+            "censored": outcome.censored,
+            "test_accuracy": plain(outcome.test_accuracy),
+            "test_accuracy_at_early_stop": plain(outcome.test_accuracy_at_early_stop),
+            "iterations": outcome.iterations,
+        },
+        "saved": sorted(outcome.saved),
+    }
+
+
+def snapshots(job: TrainJob, outcome: TrainOutcome) -> bytes:
+    """Give the tensors that a store keeps of a finished unit."""
+    saved = {f"at {step}": one for step, one in outcome.saved.items()}
+    return tensors.write({"end": outcome.end, "best": outcome.best, **saved}, job.masks)
+
+
+def outcome(body: Mapping[str, Any], data: bytes, seconds: float, where: str) -> TrainOutcome:
+    """Read an outcome back, equal to what was kept in every bit.
+
+    Raises:
+        CorruptStore: the record and its tensors do not belong together.
+    """
+    of, held = body["outcome"], tensors.read(data, where)
+    try:
+        curve = {name: tuple(number(one) for one in values) for name, values in of["curve"].items()}
+        return TrainOutcome(
+            result=RunResult(of["result"]),
+            sentence=of["sentence"],
+            end=held["end"],
+            best=held["best"],
+            saved={step: held[f"at {step}"] for step in body["saved"]},
+            curve=Curve(**curve),
+            early_stop_iteration=of["early_stop_iteration"],
+            censored=of["censored"],
+            test_accuracy=number(of["test_accuracy"]),
+            test_accuracy_at_early_stop=number(of["test_accuracy_at_early_stop"]),
+            iterations=of["iterations"],
+            seconds=seconds,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptStore(f"{where} does not hold the outcome of a training run ({error}). It is redone.") from error
+
+
+def plain(value: Any) -> Any:
+    """Write what JSON has no number for as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def number(value: Any) -> Any:
+    return _WORDS[value] if isinstance(value, str) else value
