@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from small import settings
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.cli import main
 from tombola.errors import InvalidValue, UnknownName
@@ -100,3 +100,23 @@ def test_the_command_line_takes_an_engine(tmp_path: Path, capsys: pytest.Capture
     assert main([*flags, "--engine", "replicas", "--out", str(tmp_path)]) == 0
     assert "engine replicas on cpu" in capsys.readouterr().err
     assert main([*flags, "--engine", "fast"]) == 2
+
+
+class PerRow(nn.Module):
+    """Looks like a chain of linear layers, and is none for examples of two rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+@compiled
+def test_auto_asks_the_network_and_not_its_layers_alone() -> None:
+    picked = pick("auto", PerRow(), torch.zeros(2, 4), "cpu")
+    assert picked.name == "plain"
+    assert picked.why is not None
+    with pytest.raises(InvalidValue, match="cannot train this network"):
+        pick("sparse", PerRow(), torch.zeros(2, 4), "cpu")

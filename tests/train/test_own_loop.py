@@ -287,6 +287,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(swallows: bool) -> None:
     (found,) = own(loop)([job()])
     assert found.result is RunResult.DIVERGED
     assert found.sentence == "diverged: the validation loss is nan at iteration 4"
+    assert found.iterations == (T if swallows else 4)
     assert found.test_accuracy is None
     assert (went_on[-1] == T) == swallows
 

@@ -27,24 +27,28 @@ def bench(
         str | None,
         Parameter(
             help="Comma list of fractions kept. [default: 1,0.5,0.2,0.1,0.036,0.012 for iteration, 1,0.1 for scaling, "
-            "0.2 for replicas; the ladder has its own]"
+            "0.2 for replicas; the ladder has its own; fewer in the short form]"
         ),
     ] = None,
     rivals: Annotated[
         str, Parameter(help="Comma list of eager, compiled, prune, csr, sparseprop, jax; or all that run here.")
     ] = "all",
     turns: Annotated[
-        Whole | None, Parameter(help="How often each is timed. [default: 40 for iteration, 5 for ladder, 9 for others]")
+        Whole | None,
+        Parameter(
+            help="How often each is timed. [default: 40 for iteration, 5 for ladder, 9; fewer in the short form]"
+        ),
     ] = None,
     threads: Annotated[Whole, Parameter(help="Threads of the rivals in iteration; ours is always one.")] = 1,
     iterations: Annotated[
-        Whole | None, Parameter(help="Training iterations of a level's slice of the ladder. [default: 300]")
+        Whole | None,
+        Parameter(help="Training iterations of a level's slice of the ladder. [default: 300; 100 in the short form]"),
     ] = None,
     out: Annotated[Path | None, Parameter(help="File for the JSON, written again after each part.")] = None,
     json: Annotated[
         bool, Parameter(help="Print one JSON object on standard output and nothing else.", negative="")
     ] = False,
-) -> None:
+) -> int:
     """Time training by density and engine, next to rivals on the same recipe in the same run.
 
     iteration is one step at each density; ladder the paper's twenty levels, with evaluations; scaling independent jobs
@@ -66,7 +70,7 @@ def bench(
     )
     # Libraries with threads of their own read it when they are loaded, and torch is not loaded yet.
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    _run(settings, out, json)
+    return _run(settings, out, json)
 
 
 def _fractions(text: str | None) -> tuple[float, ...]:
@@ -75,11 +79,13 @@ def _fractions(text: str | None) -> tuple[float, ...]:
     return densities_of(text) or ()
 
 
-def _run(settings: Settings, out: Path | None, as_json: bool) -> None:
+def _run(settings: Settings, out: Path | None, as_json: bool) -> int:
     # Imported here: torch takes seconds, and a wrong flag should not.
     from tombola.bench.report import Report, encoded
     from tombola.bench.run import run
     from tombola.bench.shown import rendered
+    from tombola.cli.app import INTERRUPTED
+    from tombola.cli.interrupting import forget_interrupt
     from tombola.cli.verdicts import console
     from tombola.errors import CannotWrite
     from tombola.files import check_writable, write_all
@@ -89,12 +95,23 @@ def _run(settings: Settings, out: Path | None, as_json: bool) -> None:
             raise CannotWrite(f"{out} is a folder, and a file should be written there. Choose another path.")
         check_writable(out.parent)
 
+    measured = 0
+
     def grown(report: Report) -> None:
+        nonlocal measured
+        measured += 1
         if out is not None:
             write_all({out: encoded(report.as_json())})
 
-    report = run(settings, say=lambda sentence: print(sentence, file=sys.stderr, flush=True), grown=grown)
+    try:
+        report = run(settings, say=lambda sentence: print(sentence, file=sys.stderr, flush=True), grown=grown)
+    except KeyboardInterrupt:
+        forget_interrupt()
+        kept = f"what was measured is in {out}" if out is not None and measured else "nothing was written"
+        print(f"Interrupted; {kept}.", file=sys.stderr)
+        return INTERRUPTED
     if as_json:
         print_json(report.as_json())
     else:
         console().print(rendered(report))
+    return 0

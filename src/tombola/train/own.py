@@ -88,6 +88,7 @@ class _Run:
 
     def __init__(self, trainer: OwnTrainer, job: TrainJob, number: int) -> None:
         self.trainer, self.job, self.number = trainer, job, number
+        self.stopped = job.stop
         check_start(job)
         _seed_everything(derive(job.seed, "init"))
         self.model = trainer.build()
@@ -127,6 +128,8 @@ class _Run:
                     self.model, seed=seed, iterations=job.stop - job.start.step, record=record
                 )
             except Lost as error:
+                # It went no further than it said.
+                self.stopped = max((step for step, _, _ in record.seen), default=job.stop)
                 return None, str(error)
             _check_zeros(self.model, job.masks)
         if record.lost is not None:
@@ -211,7 +214,7 @@ class _Run:
             censored=censored,
             test_accuracy=score,
             test_accuracy_at_early_stop=early,
-            iterations=job.stop - job.start.step,
+            iterations=self.stopped - job.start.step,
             seconds=0.0,
         )
 
