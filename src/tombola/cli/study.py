@@ -21,7 +21,9 @@ _Store = Annotated[
         help="Folder of finished units; studies on one store share them. [default: store/ in the study's folder]"
     ),
 ]
-_Size = Annotated[str, Parameter(help="Of a named study: smoke (a minute), small (half an hour) or paper.")]
+_Size = Annotated[
+    str, Parameter(help="Of a named study: smoke (digits, a minute), small (10,000 iterations) or paper.")
+]
 
 
 @app.command(name="list")
