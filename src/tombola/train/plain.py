@@ -1,7 +1,7 @@
 """The plain PyTorch loop: what a good researcher would write, and the reference for every other engine."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -17,7 +17,7 @@ from tombola.train.optimizer import load_slots, make_optimizer, slots_of
 from tombola.train.order import BatchOrder
 from tombola.train.process import seed_global, undisturbed
 from tombola.train.recipe import Recipe
-from tombola.train.run import Keeper, Progress, check_order, run_one
+from tombola.train.run import Keeper, Progress, Single, check_order, run_one
 from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Seed, Snapshot, Step, TrainJob, TrainOutcome
 
@@ -75,12 +75,13 @@ class PlainTrainer:
 
 
 @final
-class _Run:
+class _Run(Single):
     """One job in progress: a row of one network."""
 
     def __init__(self, trainer: PlainTrainer, job: TrainJob, resumed: Progress | None) -> None:
         check_order(job)
-        self.recipe, self.job = trainer.recipe, job
+        super().__init__(job)
+        self.recipe = trainer.recipe
         self.device = torch.device(trainer.device)
         self.split = split = trainer.splits(job.seed)
         self.train_x, self.train_y = split.train_x.to(self.device), split.train_y.to(self.device)
@@ -122,28 +123,15 @@ class _Run:
     def evaluate(self) -> list[tuple[float, float]]:
         return [evaluate(self.model, *self.val, self.recipe.loss)]
 
-    def snapshot(self, place: int, step: Step) -> Snapshot:  # noqa: ARG002
-        slots = slots_of(self.optimizer, self.params) if self.job.with_optimizer else {}
-        return replace(self._values(step), optimizer=slots or None)
-
-    def whole(self, step: Step) -> Snapshot:
-        return replace(self._values(step), optimizer=slots_of(self.optimizer, self.params) or None)
-
-    def put_back(self, best: Snapshot) -> None:
-        self.kept = best
-
-    def keep(self, places: Sequence[int], step: Step) -> None:  # noqa: ARG002
-        self.kept = self._values(step)
-
-    def best(self, place: int) -> Snapshot:  # noqa: ARG002
-        return self.kept
+    def slots(self) -> Mapping[str, Mapping[str, Tensor]] | None:
+        return slots_of(self.optimizer, self.params) or None
 
     def test(self) -> list[tuple[float, float]]:
         now = self._test()
         load(self.model, self.kept)
         return [(now, self._test())]
 
-    def _values(self, step: Step) -> Snapshot:
+    def values(self, step: Step) -> Snapshot:
         return Snapshot(
             step=step,
             params={name: p.detach().cpu().clone() for name, p in self.params.items()},

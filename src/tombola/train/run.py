@@ -2,9 +2,12 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, final
+
+from torch import Tensor
 
 from tombola.errors import InvalidValue
 from tombola.stats.early_stop import early_stop
@@ -42,6 +45,37 @@ class Resumable(Row, Protocol):
 
     def put_back(self, best: Snapshot) -> None:
         """Take a network as the one that was kept last."""
+
+
+class Single(ABC):
+    """A row of one network, for an engine that says what the network and its optimiser hold."""
+
+    def __init__(self, job: TrainJob) -> None:
+        """Set the job."""
+        self.job = job
+
+    @abstractmethod
+    def values(self, step: Step) -> Snapshot:
+        """Give the network as it is, without the optimiser."""
+
+    @abstractmethod
+    def slots(self) -> Mapping[str, Mapping[str, Tensor]] | None:
+        """Give the optimiser's state; ``None`` where there is none yet."""
+
+    def snapshot(self, place: int, step: Step) -> Snapshot:  # noqa: ARG002
+        return replace(self.values(step), optimizer=self.slots() if self.job.with_optimizer else None)
+
+    def whole(self, step: Step) -> Snapshot:
+        return replace(self.values(step), optimizer=self.slots())
+
+    def keep(self, places: Sequence[int], step: Step) -> None:  # noqa: ARG002
+        self.kept = self.values(step)
+
+    def put_back(self, best: Snapshot) -> None:
+        self.kept = best
+
+    def best(self, place: int) -> Snapshot:  # noqa: ARG002
+        return self.kept
 
 
 @final

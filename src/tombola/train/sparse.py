@@ -1,7 +1,7 @@
 """The sparse engine: training costs as much as there are weights left. For feed-forward networks, on the CPU."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, final
 
 import torch
@@ -16,7 +16,7 @@ from tombola.sparse import Rule, SparseNetwork, read_chain, why_not
 from tombola.train.order import BatchOrder
 from tombola.train.plain import PlainTrainer, load
 from tombola.train.recipe import Recipe
-from tombola.train.run import Keeper, Progress, check_order, run_one
+from tombola.train.run import Keeper, Progress, Single, check_order, run_one
 from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Seed, Snapshot, Step, TrainJob, TrainOutcome
 
@@ -96,12 +96,13 @@ class SparseTrainer:
 
 
 @final
-class _Run:
+class _Run(Single):
     """One job in progress: a row of one network."""
 
     def __init__(self, trainer: SparseTrainer, job: TrainJob, resumed: Progress | None) -> None:
         check_order(job)
-        self.recipe, self.job = trainer.recipe, job
+        super().__init__(job)
+        self.recipe = trainer.recipe
         # What was kept is taken as it is: even the sign of a zero in a momentum comes back.
         start = masked(job.start, job.masks) if resumed is None else resumed.now
         with DRAWING, torch.random.fork_rng(devices=[]):
@@ -140,20 +141,8 @@ class _Run:
     def evaluate(self) -> list[tuple[float, float]]:
         return [self.network.evaluate(*self.val_data)]
 
-    def snapshot(self, place: int, step: Step) -> Snapshot:  # noqa: ARG002
-        return replace(self._values(step), optimizer=self.network.optimizer() if self.job.with_optimizer else None)
-
-    def whole(self, step: Step) -> Snapshot:
-        return replace(self._values(step), optimizer=self.network.optimizer())
-
-    def put_back(self, best: Snapshot) -> None:
-        self.kept = best
-
-    def keep(self, places: Sequence[int], step: Step) -> None:  # noqa: ARG002
-        self.kept = self._values(step)
-
-    def best(self, place: int) -> Snapshot:  # noqa: ARG002
-        return self.kept
+    def slots(self) -> Mapping[str, Mapping[str, Tensor]] | None:
+        return self.network.optimizer()
 
     def test(self) -> list[tuple[float, float]]:
         now = self._test()
@@ -164,7 +153,7 @@ class _Run:
         # Seeded by position, as in the plain loop, so that a rewound run draws what its dense run drew there.
         return self.network.draw_dropout(generator(self.job.seed, "dropout", step))
 
-    def _values(self, step: Step) -> Snapshot:
+    def values(self, step: Step) -> Snapshot:
         return Snapshot(step, self.network.params(), {name: value.clone() for name, value in self.buffers.items()})
 
     def _test(self) -> float:
