@@ -1,6 +1,5 @@
 """A study that dies where it is told to: at the n-th call that changes the disk, or after so many seconds."""
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -18,7 +17,10 @@ from study_kit import settings
 from tombola.study.remembering import Remembering
 from tombola.study.running import run
 from tombola.study.spec import Spec
+from tombola.train.pool import clean_context
 
+PATIENCE = 240
+"""Seconds, for what takes a few."""
 _CHANGES = ("fsync", "replace", "unlink", "mkdir")
 
 
@@ -46,11 +48,8 @@ def study(folder: Path, engine: str) -> None:
 
 def changes(folder: Path, engine: str) -> int:
     """Count the calls of a whole study that change the disk."""
-    context = multiprocessing.get_context("fork")
-    counted = context.SimpleQueue()
-    child = context.Process(target=_counted, args=(folder, engine, counted))
-    child.start()
-    child.join()
+    counted = clean_context().SimpleQueue()
+    assert _ended(_counted, folder, engine, counted) == 0
     return int(counted.get())
 
 
@@ -65,9 +64,12 @@ def killed_after(folder: Path, engine: str, seconds: float) -> int | None:
 
 
 def _ended(target: Callable[..., None], *arguments: Any) -> int | None:
-    child = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    child = clean_context().Process(target=target, args=arguments)
     child.start()
-    child.join()
+    child.join(PATIENCE)
+    if child.exitcode is None:
+        child.kill()
+        raise AssertionError(f"{target.__name__} did not end within {PATIENCE} seconds")
     return child.exitcode
 
 

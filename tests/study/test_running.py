@@ -1,7 +1,6 @@
 """A study: searches side by side on one store, each finding what it finds by itself; nothing is trained twice."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -22,6 +21,7 @@ from tombola.study.running import Observer, Studied, run
 from tombola.study.sealed import seal
 from tombola.study.spec import Spec
 from tombola.study.store import Store
+from tombola.train.pool import clean_context
 from tombola.types import TrainOutcome
 
 Workers = Callable[[Remembering], AbstractContextManager[tuple[object, Callable[[], None], int]]]
@@ -140,7 +140,7 @@ def _study(folder: Path, counted: object) -> None:
 
 
 def test_two_processes_finish_one_study_together(whole: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = clean_context()
     counted = context.SimpleQueue()
     both = [context.Process(target=_study, args=(tmp_path / "s", counted)) for _ in range(2)]
     for process in both:
@@ -153,13 +153,15 @@ def test_two_processes_finish_one_study_together(whole: Path, tmp_path: Path) ->
 
 
 def test_one_of_two_is_killed_and_the_other_goes_on(whole: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = clean_context()
     counted = context.SimpleQueue()
     one, other = (context.Process(target=_study, args=(tmp_path / "s", counted)) for _ in range(2))
     one.start()
     other.start()
     store = tmp_path / "s/store"
+    until = time.monotonic() + 120
     while len(list(store.glob("units/*/*.json"))) < 8:
+        assert time.monotonic() < until
         time.sleep(0.01)
     assert one.pid is not None
     os.kill(one.pid, signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -16,6 +15,7 @@ from tombola.errors import CannotWrite, CorruptStore, StoreError
 from tombola.study import tensors
 from tombola.study.sealed import seal, unseal
 from tombola.study.store import Store
+from tombola.train.pool import clean_context
 from tombola.types import Snapshot
 
 KEYS = ["a" * 64, "b" * 64, "c" * 64]
@@ -149,13 +149,13 @@ def _begin_and_die(folder: Path, at: int) -> None:
 
 
 def test_killed_while_it_is_begun_a_store_can_be_begun_again(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = clean_context()
     ended, at = None, 0
     while ended != 0:
         at += 1
         child = context.Process(target=_begin_and_die, args=(tmp_path / str(at), at))
         child.start()
-        child.join()
+        child.join(60)
         ended = child.exitcode
         Store(tmp_path / str(at)).put(KEYS[0], body(), b"x", {})
         assert Store(tmp_path / str(at)).get(KEYS[0]) is not None
@@ -181,7 +181,7 @@ def _hold(folder: Path, ready: Any) -> None:
 
 
 def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = clean_context()
     ready = context.Event()
     child = context.Process(target=_hold, args=(tmp_path / "s", ready))
     child.start()
@@ -272,7 +272,7 @@ def _put_and_die(folder: Path, at: int) -> None:
 
 
 def test_killed_at_every_write_a_unit_is_wholly_there_or_not_there(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = clean_context()
     ended, at = None, 0
     while ended != 0:
         at += 1
@@ -280,7 +280,7 @@ def test_killed_at_every_write_a_unit_is_wholly_there_or_not_there(tmp_path: Pat
         filled(folder)
         child = context.Process(target=_put_and_die, args=(folder, at))
         child.start()
-        child.join()
+        child.join(60)
         ended = child.exitcode
         store = Store(folder)
         kept, part = store.get(KEYS[2]), store.part(KEYS[2])

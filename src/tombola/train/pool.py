@@ -167,7 +167,7 @@ class Pool:
                     f"this model or data set cannot be sent to another process ({error}). Define its factory at the "
                     "top of a module, or use workers=1."
                 ) from error
-            context = _context()
+            context = clean_context()
             reader, writer = context.Pipe(duplex=False)
             self._reporter = _Reporter(writer, context.Lock(), context.RawValue("b", self._stopped))
             self._listener = _Listener(reader, self._trainer.watcher)
@@ -176,7 +176,8 @@ class Pool:
         return self._executor
 
 
-def _context() -> Any:
+def clean_context() -> Any:
+    """Give a way to start processes that carry over nothing of this one: a thread's lock, forked, is held for ever."""
     if "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin":
         context = multiprocessing.get_context("forkserver")
         # torch imports _dynamo with the first optimiser, which takes as long as torch itself; once is enough.
