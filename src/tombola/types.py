@@ -126,6 +126,7 @@ class TrainOutcome:
         seconds: wall time.
         optimizer_steps: steps that optimisers of the network took, where a loop that is not ours was watched.
         rate_fell: a learning rate was seen to end below its highest value.
+        elsewhere: the versions and processor that trained it, where it was kept from before and they are not these.
     """
 
     result: RunResult
@@ -142,6 +143,7 @@ class TrainOutcome:
     seconds: float
     optimizer_steps: int | None = None
     rate_fell: bool = False
+    elsewhere: str = ""
 
 
 @runtime_checkable

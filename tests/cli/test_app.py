@@ -141,6 +141,7 @@ def test_every_flag_of_the_surface_is_there() -> None:
         "--device",
         "--workers",
         "--out",
+        "--store",
         "--json",
     ]
     assert [flag for flag in flags if f"{flag} " not in shown] == []

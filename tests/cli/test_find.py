@@ -91,7 +91,7 @@ def test_progress_goes_to_standard_error_in_plain_lines(found: tuple[Path, dict[
 def test_the_files_say_the_same(found: tuple[Path, dict[str, Any], str]) -> None:
     folder, result, _ = found
     names = {path.name for path in folder.iterdir()}
-    assert names == {"ticket.safetensors", "trained.safetensors", "result.json", "results.csv"}
+    assert names == {"ticket.safetensors", "trained.safetensors", "result.json", "results.csv", "store"}
     assert json.loads((folder / "result.json").read_text()) == result
     table = read_csv(folder / "results.csv")
     gates = [level["density"] for level in result["levels"] if level["gate"]]
@@ -179,12 +179,19 @@ def test_a_folder_where_a_file_should_go_leaves_nothing_half_written(
     (tmp_path / "result.json").mkdir()
     assert main([*SHORT, "--out", str(tmp_path)]) == 2
     assert "result.json" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"result.json", "store"}
 
 
-def test_a_full_disk_is_a_named_error_and_leaves_nothing(
+def test_a_disk_that_is_full_at_the_end_is_a_named_error_and_the_verdict_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main([*SHORT, "--out", str(tmp_path)]) == 0
+    written = [path for path in tmp_path.iterdir() if path.is_file()]
+    before = {path: path.read_bytes() for path in written if path.name != "result.json"}
+    for path in written:
+        path.unlink()
+    capsys.readouterr()
+
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -194,7 +201,22 @@ def test_a_full_disk_is_a_named_error_and_leaves_nothing(
     assert "No space left" in captured.err
     assert "Verdict:" in captured.out
     assert "Nothing was saved." in captured.out
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    monkeypatch.undo()
+    assert main([*SHORT, "--out", str(tmp_path)]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_disk_that_is_full_from_the_start_is_a_named_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main([*SHORT, "--out", str(tmp_path)]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size]
 
 
 def test_diverged_families_are_named_and_all_diverged_is_an_error(
@@ -205,7 +227,7 @@ def test_diverged_families_are_named_and_all_diverged_is_an_error(
     err = capsys.readouterr().err
     assert "NobodyLeft: no family is left at level 0" in err
     assert "iteration" in err
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -226,7 +248,7 @@ def test_ctrl_c_or_a_polite_kill_ends_it_with_130_and_one_line(tmp_path: Path, n
     assert "Interrupted" in err
     assert "Traceback" not in err
     assert out == ""
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_a_dense_network_that_has_hardly_learned_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -279,25 +301,25 @@ def interrupted(process: "subprocess.Popen[str]", until: str, wait: float = 0.0)
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_ctrl_c_ends_every_engine_and_before_the_dense_level_leaves_nothing(
+def test_ctrl_c_ends_every_engine_and_before_the_dense_level_leaves_no_result(
     engine: str, workers: str, tmp_path: Path
 ) -> None:
     words = ["--engine", engine, "--workers", workers, "--iterations", "1000000", "--eval-every", "50"]
     err = interrupted(started([*LONG, *words], tmp_path), "lenet-300-100 on", wait=3)
-    assert err.endswith("Interrupted; nothing was written.\n")
-    assert list(tmp_path.iterdir()) == []
+    assert err.endswith("Interrupted. What is finished is kept, and the same command goes on from there.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_ctrl_c_keeps_the_levels_that_are_finished_for_judge(
     engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Levels 0 to 2 of sixty: their rows are a table that judge reads, and there is no other file."""
+    """Levels 0 to 2 of sixty: their rows are a table that judge reads, and the same command goes on."""
     words = ["--engine", engine, "--workers", "1", "--iterations", "40", "--rounds", "60", "--rate", "0.05"]
     err = interrupted(started([*LONG, *words], tmp_path), "level 2:")
-    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+    assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "store"}
     table = tmp_path / "results.csv"
-    found = re.search(r"Interrupted; levels 0 to (\d+) are finished, and kept in (\S+)\. `tombola judge", err)
+    found = re.search(r"Interrupted; levels 0 to (\d+) are finished, and in (\S+)\. `tombola judge", err)
     assert found is not None
     assert found[2] == str(table)
     results = read_csv(table)
@@ -306,6 +328,33 @@ def test_ctrl_c_keeps_the_levels_that_are_finished_for_judge(
     assert [len(runs) for runs in results.dense] == [1, 1, 1]
     assert main(["judge", str(table), "--margin", "0.05"]) == 0
     assert "Verdict:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_killed_at_once_it_goes_on_and_ends_in_the_same_bytes(
+    engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    words = [*LONG, "--engine", engine, "--workers", "1", "--iterations", "40", "--rounds", "4"]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    process = started(words, tmp_path / "killed")
+    assert process.stderr is not None
+    while "level 1:" not in (line := process.stderr.readline()):
+        assert line, "the search ended by itself"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    kept = len(list((tmp_path / "killed/store").glob("units/*/*.json")))
+    assert kept >= 6
+    assert main([*words, "--out", str(tmp_path / "killed")]) == 0
+    capsys.readouterr()
+    for name in ("ticket.safetensors", "trained.safetensors", "results.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    one, other = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed"))
+    for body in (one, other):
+        for key in ("ticket", "trained"):
+            del body[key]
+        del body["cost"]["wall"]
+    assert one == other
 
 
 def slow_step() -> torch.nn.Module:
@@ -326,8 +375,8 @@ def test_ctrl_c_ends_a_computation_that_does_not_hear_it(workers: str, tmp_path:
     words = [word.replace("lenet-300-100", "test_find:slow_step") for word in LONG]
     words += ["--workers", workers, "--iterations", "100", "--eval-every", "50"]
     err = interrupted(started(words, tmp_path), "slow_step on", wait=6)
-    assert "Interrupted; nothing was written." in err
-    assert list(tmp_path.iterdir()) == []
+    assert "Interrupted." in err
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_mse_is_a_loss_on_the_command_line_and_its_ticket_trains_again(

@@ -268,3 +268,13 @@ def test_a_search_on_a_store_is_gone_on_with(tmp_path: Path) -> None:
     for again in ("r1", "r2"):
         find(recalling(prepare(replicas), store)).save(tmp_path / again)
     assert results(tmp_path / "r1") == results(tmp_path / "r2")
+
+
+def test_runs_kept_from_another_version_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = settings(controls=(), rounds=1, workers=1)
+    with monkeypatch.context() as older:
+        older.setattr("tombola.__version__", "0.0.9")
+        before = find(recalling(prepare(one), tmp_path / "s"))
+        assert not [note for note in before.notes if "kept from before" in note]
+    (note,) = [note for note in find(recalling(prepare(one), tmp_path / "s")).notes if "kept from before" in note]
+    assert note.startswith("9 of 9 runs were kept from before and trained by tombola 0.0.9 torch ")

@@ -103,6 +103,10 @@ def find(
         Path | None,
         Parameter(help="Folder for the ticket, the trained network and the results. [default: tombola-runs/...]"),
     ] = None,
+    store: Annotated[
+        Path | None,
+        Parameter(help="Folder of finished runs; searches on one store share them. [default: store/ in the folder]"),
+    ] = None,
     json: Annotated[
         bool, Parameter(help="Print one JSON object on standard output and nothing else.", negative="")
     ] = False,
@@ -152,10 +156,10 @@ def find(
         workers=workers,
         recipe={name: value for name, value in recipe.items() if value is not None},
     )
-    return _run(settings, out, json)
+    return _run(settings, out, store, json)
 
 
-def _run(settings: Settings, out: Path | None, as_json: bool) -> int:
+def _run(settings: Settings, out: Path | None, store: Path | None, as_json: bool) -> int:
     # Imported here: torch takes seconds, and a wrong flag should not.
     from tombola.cli.app import INTERRUPTED
     from tombola.cli.interrupting import ends_promptly, forget_interrupt
@@ -166,6 +170,7 @@ def _run(settings: Settings, out: Path | None, as_json: bool) -> int:
     from tombola.search.keeping import Keeping
     from tombola.search.live import watching
     from tombola.search.named import prepare
+    from tombola.study.recalling import recalling
 
     kept, folder = Keeping(Silent()), out
 
@@ -179,7 +184,7 @@ def _run(settings: Settings, out: Path | None, as_json: bool) -> int:
             check_writable(folder)
             with watching() as observer:
                 kept = Keeping(observer)
-                finding = run(setup, kept)
+                finding = run(recalling(setup, store or folder / "store"), kept)
     except KeyboardInterrupt:
         forget_interrupt()
         print(last_words(), file=sys.stderr)
@@ -205,8 +210,11 @@ def _interrupted(kept: "Keeping", folder: Path | None) -> str:
     """Save what is finished, and say where it is."""
     from tombola.errors import CannotWrite
 
-    if folder is None or not kept.levels:
+    if folder is None:
         return "Interrupted; nothing was written."
+    on = "What is finished is kept, and the same command goes on from there."
+    if not kept.levels:
+        return f"Interrupted. {on}"
     path = folder / "results.csv"
     try:
         finished = kept.save(path)
@@ -214,7 +222,7 @@ def _interrupted(kept: "Keeping", folder: Path | None) -> str:
         return f"Interrupted; what was finished could not be kept: {error}"
     levels = "the dense level is" if finished == 1 else f"levels 0 to {finished - 1} are"
     judge = "" if finished == 1 else f" `tombola judge {path}` judges them."
-    return f"Interrupted; {levels} finished, and kept in {path}.{judge}"
+    return f"Interrupted; {levels} finished, and in {path}.{judge} {on}"
 
 
 def _default_folder(settings: Settings, data: str, model: str) -> Path:

@@ -28,6 +28,7 @@ class Noticed:
         optimizer_steps: how many steps were seen; ``None`` where nobody counted.
         steps: positions with a validation loss.
         rate_fell: the learning rate ended below its highest value.
+        elsewhere: what trained it, where it was kept from before and that was something else than this.
         repeats: this dense run ended with the weights of the family's first one.
     """
 
@@ -39,6 +40,7 @@ class Noticed:
     optimizer_steps: int | None
     steps: tuple[Step, ...]
     rate_fell: bool
+    elsewhere: str
     repeats: bool = False
 
 
@@ -104,6 +106,13 @@ def notes_on(runs: Sequence[Noticed]) -> Iterator[str]:
             "The dense runs of a family came out identical, so they say nothing about the noise of training. Let the "
             "loop take its data order from the seed that it is given."
         )
+    elsewhere = [run.elsewhere for run in runs if run.elsewhere]
+    if elsewhere:
+        what = " and ".join(sorted(set(elsewhere)))
+        yield (
+            f"{len(elsewhere)} of {len(runs)} runs were kept from before and trained by {what}. The last bits may "
+            "differ between versions and processors; with another --store all runs are trained anew."
+        )
 
 
 def _rate(run: Noticed) -> float:
@@ -113,4 +122,15 @@ def _rate(run: Noticed) -> float:
 def _noticed(replicate: int, level: int, arm: str, run: TrainOutcome, *, repeats: bool = False) -> Noticed:
     steps = tuple(s for s, loss in zip(run.curve.steps, run.curve.loss, strict=True) if math.isfinite(loss))
     start = run.end.step - run.iterations
-    return Noticed(replicate, level, arm, run.iterations, start, run.optimizer_steps, steps, run.rate_fell, repeats)
+    return Noticed(
+        replicate=replicate,
+        level=level,
+        arm=arm,
+        iterations=run.iterations,
+        start=start,
+        optimizer_steps=run.optimizer_steps,
+        steps=steps,
+        rate_fell=run.rate_fell,
+        elsewhere=run.elsewhere,
+        repeats=repeats,
+    )

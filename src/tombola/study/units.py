@@ -2,14 +2,14 @@
 
 import hashlib
 import math
-import platform
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, final
 
 import torch
 
+import tombola
 from tombola.errors import CorruptStore
 from tombola.prune.masks import density, fingerprint
 from tombola.prune.rewinding import masked
@@ -69,13 +69,7 @@ def put(store: Store, job: TrainJob, unit: Mapping[str, Any], outcome: TrainOutc
     Raises:
         CannotWrite: the store's disk is full or read-only; what was kept before stays.
     """
-    clock = {
-        "seconds": outcome.seconds,
-        "host": socket.gethostname(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-    }
+    clock = {"seconds": outcome.seconds, "host": socket.gethostname(), **_versions()}
     store.put(key(unit), record(job, unit, outcome), snapshots(job, outcome), clock)
 
 
@@ -86,9 +80,21 @@ def known(store: Store, unit: Mapping[str, Any]) -> TrainOutcome | None:
     if kept is None or kept.tensors is None:
         return None
     try:
-        return outcome(kept.body, kept.tensors, kept.clock["seconds"], f"unit {name}")
+        found = outcome(kept.body, kept.tensors, kept.clock["seconds"], f"unit {name}")
     except (CorruptStore, KeyError):
         return None
+    now = _versions()
+    before = {name: kept.clock.get(name) for name in now}
+    return found if before == now else replace(found, elsewhere=" ".join(f"{k} {v}" for k, v in before.items()))
+
+
+def _versions() -> dict[str, str]:
+    """Give what the last bits of a training depend on besides its unit."""
+    return {
+        "tombola": tombola.__version__,
+        "torch": torch.__version__,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def _digest(snapshot: Snapshot) -> str:
