@@ -1,5 +1,6 @@
 """A study: searches side by side on one store, each finding what it finds by itself; nothing is trained twice."""
 
+import itertools
 import json
 import os
 import signal
@@ -278,3 +279,33 @@ def test_runs_kept_from_another_version_are_told(tmp_path: Path, monkeypatch: py
         assert not [note for note in before.notes if "kept from before" in note]
     (note,) = [note for note in find(recalling(prepare(one), tmp_path / "s")).notes if "kept from before" in note]
     assert note.startswith("9 of 9 runs were kept from before and trained by tombola 0.0.9 torch ")
+
+
+def test_a_read_only_store_is_a_named_error(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.read_bytes() for path in (whole / "store").rglob("*") if path.is_file()}
+    opened = os.open
+
+    def refusing(path: object, flags: int, *rest: object, **options: object) -> int:
+        if str(path).startswith(str(whole)) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(30, "Read-only file system", str(path))
+        return opened(path, flags, *rest, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(CannotWrite, match=r"cannot write .*/store/.*Read-only file system"):
+        study(tmp_path / "s", store=whole / "store")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_clock_that_jumps_changes_nothing(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backwards by years and forwards by as many, at every look; file times go with it."""
+    looks = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 1e9 * (1 + next(looks) % 2))
+    with pytest.raises(KeyboardInterrupt):
+        study(tmp_path / "s", observer=Counting(9))
+    for number, path in enumerate(sorted((tmp_path / "s").rglob("*"))):
+        os.utime(path, (3e9 if number % 2 else 1.0,) * 2)
+    counting = Counting()
+    study(tmp_path / "s", observer=counting)
+    assert counting.trained <= 39 - 9
+    assert results(tmp_path / "s") == results(whole)
+    assert Store(tmp_path / "s/store").check().altered == ()

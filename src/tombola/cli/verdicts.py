@@ -88,9 +88,9 @@ def show_study(studied: Studied, folder: Path) -> None:
         for one in studied.settlements:
             table.add_row(one.claim.text, *_claim_cells(one), one.verdict.value)
         screen.print(table)
-        for one in studied.settlements:
-            if one.why:
-                screen.print(f"{one.claim.name}: {one.why}")
+        for why in dict.fromkeys(one.why for one in studied.settlements if one.why):
+            about = [one.claim.name for one in studied.settlements if one.why == why]
+            screen.print(f"Cannot tell, for {why}: {', '.join(about)}.")
     screen.print(f"\nWritten to {folder}.")
 
 

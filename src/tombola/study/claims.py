@@ -48,7 +48,7 @@ class Claim:
         name: short, with hyphens.
         text: the claim in a sentence of ours.
         source: paper and place.
-        certainty: how sure the reading of the published value is: ``text`` or ``figure``.
+        certainty: where the published value was read: ``text``, ``figure``, the authors' ``data``, or from ``memory``.
         published: the paper's number in ``unit``; ``None`` where it gives a direction only.
         band: what counts as the same finding, low and high in ``unit``.
         unit: ``%``, ``points`` (of accuracy) or ``times``.

@@ -2,12 +2,14 @@
 
 from tombola.errors import UnknownName
 from tombola.study.claims import Claim
-from tombola.study.library import frankle_carbin_2019
+from tombola.study.library import frankle_carbin_2019, han_2015, renda_2020
 from tombola.study.spec import Spec
 
 SIZES = ("smoke", "small", "paper")
 STUDIES = dict(frankle_carbin_2019.STUDIES)
-CLAIMS: dict[str, Claim] = {claim.name: claim for claim in frankle_carbin_2019.CLAIMS}
+CLAIMS: dict[str, Claim] = {
+    claim.name: claim for paper in (frankle_carbin_2019, han_2015, renda_2020) for claim in paper.CLAIMS
+}
 
 
 def named(name: str, size: str = "small") -> Spec:
