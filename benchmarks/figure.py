@@ -8,6 +8,7 @@ results, or for ``--model``. The same results give the same bytes under the same
 import argparse
 import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tombola.errors import InvalidResults
+from tombola.errors import InvalidResults, TombolaError
 from tombola.files import write_all
 
 NAMES: Final = {
@@ -53,14 +54,48 @@ SETTINGS: Final[Any] = {
 }
 
 
-def main() -> None:
+NEEDED: Final = {"processor", "versions", "date", "data", "rows"}
+NEEDED_OF_A_ROW: Final = {
+    *("benchmark", "model", "rival", "density", "batch", "threads", "milliseconds", "floor_milliseconds", "turns")
+}
+
+
+def main() -> int:
     """Read, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
     parser.add_argument("--model")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    write_all({arguments.out: drawn(json.loads(arguments.results.read_text()), arguments.model)})
+    try:
+        write_all({arguments.out: drawn(read(arguments.results), arguments.model)})
+    except TombolaError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a report.
+
+    Raises:
+        InvalidResults: there is none at the path.
+    """
+    wrote = "Give a file that `tombola bench iteration --out FILE` wrote."
+    try:
+        report = json.loads(path.read_text())
+    except OSError as error:
+        raise InvalidResults(f"{path} cannot be read: {error.strerror}. {wrote}") from error
+    except ValueError as error:
+        raise InvalidResults(f"{path} is not JSON. {wrote}") from error
+    if not isinstance(report, dict) or not isinstance(report.get("rows"), list):
+        raise InvalidResults(f"{path} has no list of rows. {wrote}")
+    lacks = NEEDED - report.keys()
+    for row in report["rows"]:
+        lacks |= NEEDED_OF_A_ROW - row.keys() if isinstance(row, dict) else NEEDED_OF_A_ROW
+    if lacks:
+        raise InvalidResults(f"{path} lacks {', '.join(sorted(lacks))}, or a row of it does. {wrote}")
+    return report
 
 
 def drawn(report: dict[str, Any], model: str | None = None) -> bytes:
@@ -132,4 +167,4 @@ def _caption(report: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -3,8 +3,8 @@
 ``python benchmarks/mask_overhead.py --pairs 60 --out benchmarks/results/NAME.json``: equal networks take turns of ten
 steps, so that a busy moment hits all of them; the first step of a turn, which finds the caches full of another
 network, is not timed. For each way the median time of a step, the median of the paired ratios to the unmasked step, and
-the ratio of the fast ends (the 5th percentiles), which other work on the machine distorts least. The acceptance bound
-(A49) is a ratio of 1.10.
+the ratio of the fast ends (the 5th percentiles), which other work on the machine distorts least. The bound is
+a ratio of 1.10.
 
 ``by hand`` multiplies the gradients by the masks after the backward pass and does nothing else: the floor of what holds
 a mask, with no protection of the weights and no hook. Attached masks add a pass over the weights before the forward

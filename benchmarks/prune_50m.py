@@ -3,7 +3,7 @@
 ``python benchmarks/prune_50m.py --out benchmarks/results/NAME.json``: a transformer's weight matrices, two rounds of
 magnitude pruning through ``Pruner``, ties broken by a generator as in a search. Peak memory is what the kernel says the
 process held at most (Linux); the baseline is what it held when the model was there, so what is counted is scores, masks
-and everything in between. The acceptance bound (A17) is three times the weights' bytes and, here, a minute.
+and everything in between. The bound is three times the weights' bytes and, here, a minute.
 
 ``--elements N --dtype bfloat16`` prunes one vector of N weights instead: 2147483659 is the first prime above 2^31, and
 takes 14 GB.

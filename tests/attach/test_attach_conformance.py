@@ -22,7 +22,7 @@ def test_attach_conforms(check: Callable[[Any], None]) -> None:
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_muon_equals_the_reference(clip: float | None) -> None:  # A20, A22
+def test_muon_equals_the_reference(clip: float | None) -> None:
     case = make_case()
     model = nn.Sequential(nn.Linear(7, 9, bias=False), nn.Tanh(), nn.Linear(9, 3, bias=False))
     masks = {"0.weight": case.masks["0.weight"], "2.weight": torch.rand(3, 9) < 0.5}
@@ -34,7 +34,7 @@ def test_muon_equals_the_reference(clip: float | None) -> None:  # A20, A22
 
 
 @pytest.mark.parametrize("rule", OPTIMIZERS)
-def test_the_product_before_forward_differs_under_clipping(rule: str) -> None:  # A22, negative control
+def test_the_product_before_forward_differs_under_clipping(rule: str) -> None:  # negative control
     case = make_case()
     expected, _ = reference(case, OPTIMIZERS[rule], 1.0)
     held = product_before_forward(case.model, case.masks)
@@ -115,7 +115,7 @@ def test_faulty_adapters_are_caught(fault: str) -> None:
                 hook.remove()
 
 
-def test_closures_over_parameters_serve_the_original_only() -> None:  # A1
+def test_closures_over_parameters_serve_the_original_only() -> None:
     kept: list[Any] = []
     with pytest.raises(AssertionError, match="a deep copy loses its gradient masks"):
         conformance.check_deep_copies(lambda model, masks: kept.append(closures(model, masks)))
@@ -169,6 +169,6 @@ def test_faults_planted_in_ours_are_caught(
 
 
 @pytest.mark.parametrize("adapter", [gradient_hooks, product_before_forward])
-def test_only_a_look_at_every_step_stops_a_restless_rule(adapter: Any) -> None:  # A20, negative control
+def test_only_a_look_at_every_step_stops_a_restless_rule(adapter: Any) -> None:  # negative control
     with pytest.raises(AssertionError, match="moves every weight, in the model"):
         conformance.check_restless_rules(adapter)

@@ -17,7 +17,7 @@ BACKENDS = ["eager", "aot_eager"]
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_compile_in_one_graph(backend: str, when: str) -> None:  # A15
+def test_compile_in_one_graph(backend: str, when: str) -> None:
     torch._dynamo.reset()
     model, twin = mlp(), mlp()
     masks, fewer = half(model), half(model, seed=4)
@@ -53,7 +53,7 @@ def _holds(model: nn.Module, masks: Any) -> None:
 
 @pytest.mark.skipif(not os.environ.get("TOMBOLA_SLOW"), reason="slow: set TOMBOLA_SLOW=1 to compile with inductor")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compile_with_inductor() -> None:  # A15
+def test_compile_with_inductor() -> None:
     torch._dynamo.reset()
     model = mlp()
     masks = half(model)
@@ -67,7 +67,7 @@ def test_compile_with_inductor() -> None:  # A15
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_export(strict: bool) -> None:  # A15
+def test_export(strict: bool) -> None:
     model = mlp().eval()
     masks = half(model)
     attach(model, masks)
@@ -78,7 +78,7 @@ def test_export(strict: bool) -> None:  # A15
     assert not any("bitwise" in str(node.target) or "mul" in str(node.target) for node in program.graph.nodes)
 
 
-def test_replicates_leave_no_batched_tensor() -> None:  # A16
+def test_replicates_leave_no_batched_tensor() -> None:
     models = [mlp() for _ in range(3)]
     for seed, model in enumerate(models):
         attach(model, half(model, seed=seed))
@@ -102,7 +102,7 @@ def test_replicates_leave_no_batched_tensor() -> None:  # A16
     assert torch.equal(dense[0].weight, before), "stand-ins are the caller's: they are not written to"
 
 
-def test_stock_replicates_leak() -> None:  # A16, negative control
+def test_stock_replicates_leak() -> None:  # negative control
     base = stock(mlp(), half(mlp()))
     params = {name: torch.stack([p.detach()] * 2) for name, p in base.named_parameters()}
     x = batch()[0]
@@ -127,7 +127,7 @@ def test_transforms_of_a_masked_module() -> None:
     assert graded(model, masks) == 0
 
 
-def test_the_reference_is_pure_and_stacks() -> None:  # A7, A16
+def test_the_reference_is_pure_and_stacks() -> None:
     base = mlp()
     masks = [half(base, seed=seed) for seed in range(3)]
     params = {n: p.detach().clone() for n, p in base.named_parameters()}
@@ -158,7 +158,7 @@ def test_the_reference_is_pure_and_stacks() -> None:  # A7, A16
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Lazy modules")
-def test_what_cannot_be_masked_is_refused(make: Any, masks: Any, error: str) -> None:  # A56 for the last
+def test_what_cannot_be_masked_is_refused(make: Any, masks: Any, error: str) -> None:
     model = make()
     with pytest.raises(Exception, match=error):
         attach(model, masks)

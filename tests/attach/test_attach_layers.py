@@ -24,7 +24,7 @@ class Tied(nn.Module):
         return self.out(self.embed(x))
 
 
-def test_tied_weights_have_one_mask() -> None:  # A11
+def test_tied_weights_have_one_mask() -> None:
     model = Tied()
     mask = torch.rand(7, 5) < 0.5
     handle = attach(model, {"out.weight": mask})
@@ -49,7 +49,7 @@ def test_tied_weights_have_one_mask() -> None:  # A11
     assert (apart.embed.weight == 0).sum() != (apart.out.weight == 0).sum(), "negative control: silently untied"
 
 
-def test_attention_in_training_and_on_the_fast_path() -> None:  # A12
+def test_attention_in_training_and_on_the_fast_path() -> None:
     model = nn.MultiheadAttention(8, 2, batch_first=True)
     masks = half(model)
     assert set(masks) == {"in_proj_weight", "out_proj.weight"}
@@ -73,7 +73,7 @@ def test_attention_in_training_and_on_the_fast_path() -> None:  # A12
     copy.deepcopy(model)
 
 
-def test_stock_attention_is_stale_and_fails_twice() -> None:  # A12, negative control
+def test_stock_attention_is_stale_and_fails_twice() -> None:  # negative control
     model = nn.MultiheadAttention(8, 2, batch_first=True)
     stock(model, half(model))
     x = torch.randn(2, 3, 8)
@@ -83,7 +83,7 @@ def test_stock_attention_is_stale_and_fails_twice() -> None:  # A12, negative co
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-def test_recurrent_networks(kind: Any) -> None:  # A13
+def test_recurrent_networks(kind: Any) -> None:
     model = kind(4, 5, num_layers=2, bidirectional=True)
     masks = half(model)
     assert len(masks) == 8
@@ -109,7 +109,7 @@ def test_recurrent_networks(kind: Any) -> None:  # A13
         copy.deepcopy(pruned)
 
 
-def test_parametrised_modules() -> None:  # A14
+def test_parametrised_modules() -> None:
     for how, name in (("weight_norm", "original1"), ("spectral_norm", "original")):
         model = getattr(nn.utils.parametrizations, how)(nn.Linear(6, 4))
         mask = torch.rand(4, 6) < 0.5
@@ -129,7 +129,7 @@ def test_parametrised_modules() -> None:  # A14
             assert model.weight[mask].all()
 
 
-def test_a_dead_batch_norm_channel_is_finite() -> None:  # A53
+def test_a_dead_batch_norm_channel_is_finite() -> None:
     model = conv()
     masks = half(model)
     masks["0.weight"][1] = False

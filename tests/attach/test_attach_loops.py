@@ -65,7 +65,7 @@ def prune_and_train(loop: Loop) -> tuple[nn.Module, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("loop", [accumulating, compiled])
-def test_three_loops_find_one_ticket(loop: Loop) -> None:  # A54
+def test_three_loops_find_one_ticket(loop: Loop) -> None:
     torch._dynamo.reset()
     model, masks = prune_and_train(plain)
     other, found = prune_and_train(loop)
@@ -126,7 +126,7 @@ torch.distributed.destroy_process_group()
 """
 
 
-def test_two_processes_hold_one_mask(tmp_path: Path) -> None:  # A34, A54
+def test_two_processes_hold_one_mask(tmp_path: Path) -> None:
     script, out = tmp_path / "worker.py", tmp_path / "weights.pt"
     script.write_text(WORKER.format(folder=str(Path(__file__).parent), store=f"file://{tmp_path / 'store'}"))
     workers = [

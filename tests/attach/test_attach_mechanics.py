@@ -19,7 +19,7 @@ from tombola.attach import attach, attached, steps
 from tombola.errors import InvalidValue, ShapeMismatch
 
 
-def test_a_deep_copy_trains_on_its_own() -> None:  # A1
+def test_a_deep_copy_trains_on_its_own() -> None:
     model = mlp()
     masks = half(model)
     handle = attach(model, masks)
@@ -45,7 +45,7 @@ def test_a_deep_copy_trains_on_its_own() -> None:  # A1
     assert graded(model, masks) == 0
 
 
-def test_a_deep_copy_of_a_copy_of_one_layer_holds_its_mask() -> None:  # A1
+def test_a_deep_copy_of_a_copy_of_one_layer_holds_its_mask() -> None:
     model = mlp()
     masks = half(model)
     handle = attach(model, masks)
@@ -55,7 +55,7 @@ def test_a_deep_copy_of_a_copy_of_one_layer_holds_its_mask() -> None:  # A1
     assert handle.model is model
 
 
-def test_stock_pruning_does_not_deep_copy_and_gradient_hooks_get_lost() -> None:  # A1, negative control
+def test_stock_pruning_does_not_deep_copy_and_gradient_hooks_get_lost() -> None:  # negative control
     model = mlp()
     masks = half(model)
     stock(model, masks)
@@ -71,7 +71,7 @@ def test_stock_pruning_does_not_deep_copy_and_gradient_hooks_get_lost() -> None:
 
 
 @pytest.mark.parametrize("average", [None, get_ema_multi_avg_fn(0.9)], ids=["swa", "ema"])
-def test_averaged_models_have_the_masks_zeros(average: Any) -> None:  # A2
+def test_averaged_models_have_the_masks_zeros(average: Any) -> None:
     model = mlp()
     masks = half(model)
     attach(model, masks)
@@ -94,7 +94,7 @@ def test_averaged_models_have_the_masks_zeros(average: Any) -> None:  # A2
         AveragedModel(pruned)
 
 
-def test_state_dicts_load_strictly_both_ways() -> None:  # A3
+def test_state_dicts_load_strictly_both_ways() -> None:
     dense, ticket = mlp(), mlp()
     masks = half(ticket)
     handle = attach(ticket, masks)
@@ -141,7 +141,7 @@ STALE = [load, load_by_assignment, load_one_layer, load_from_above, step, nn.Mod
 
 
 @pytest.mark.parametrize("change", STALE)
-def test_a_weight_is_never_stale(change: Any) -> None:  # A4
+def test_a_weight_is_never_stale(change: Any) -> None:
     model = mlp()
     masks = half(model)
     attach(model, masks)
@@ -157,7 +157,7 @@ def test_a_weight_is_never_stale(change: Any) -> None:  # A4
 
 
 @pytest.mark.parametrize("how", ["swap", "overwrite", "by hand"])
-def test_replaced_parameters_are_taken_over(how: str) -> None:  # A4
+def test_replaced_parameters_are_taken_over(how: str) -> None:
     model = mlp()
     masks = half(model)
     attach(model, masks)
@@ -180,7 +180,7 @@ def test_replaced_parameters_are_taken_over(how: str) -> None:  # A4
         model(batch()[0])
 
 
-def test_stock_weights_are_stale() -> None:  # A4, negative control
+def test_stock_weights_are_stale() -> None:  # negative control
     model = stock(mlp(), half(mlp()))
     model.double()
     assert model[0].weight.dtype is torch.float32
@@ -191,7 +191,7 @@ def test_stock_weights_are_stale() -> None:  # A4, negative control
     assert held
 
 
-def test_order_and_optimiser_state_survive() -> None:  # A5
+def test_order_and_optimiser_state_survive() -> None:
     model = mlp()
     names = [name for name, _ in model.named_parameters()]
     optimizer = torch.optim.Adam(model.parameters())
@@ -211,7 +211,7 @@ def test_order_and_optimiser_state_survive() -> None:  # A5
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("grad", [True, False])
-def test_what_a_pruned_entry_stores_has_no_effect(bad: float, grad: bool) -> None:  # A7
+def test_what_a_pruned_entry_stores_has_no_effect(bad: float, grad: bool) -> None:
     model, other = mlp(), mlp()
     masks = half(model)
     attach(model, masks)
@@ -227,7 +227,7 @@ def test_what_a_pruned_entry_stores_has_no_effect(bad: float, grad: bool) -> Non
     assert bool(other(batch()[0]).isnan().any()), "negative control"
 
 
-def test_two_forward_passes_may_wait_for_their_backward_passes() -> None:  # A7: re-masking is no in-place error
+def test_two_forward_passes_may_wait_for_their_backward_passes() -> None:  # re-masking is no in-place error
     model = mlp()
     masks = half(model)
     attach(model, masks)
@@ -243,7 +243,7 @@ def traces(model: nn.Module) -> list[Any]:
     return [repr(model), modules, tensors, [name for name, _ in model.named_parameters()]]
 
 
-def test_detach_leaves_nothing() -> None:  # A55
+def test_detach_leaves_nothing() -> None:
     from torch.optim import optimizer as hooks
 
     gc.collect()
@@ -265,7 +265,7 @@ def test_detach_leaves_nothing() -> None:  # A55
         attached(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(model)  # A15
+        torch.jit.script(model)
     assert attach(model, masks).masks.keys() == masks.keys()
     pruned = stock(conv(), masks)
     for name in masks:
@@ -273,7 +273,7 @@ def test_detach_leaves_nothing() -> None:  # A55
     assert traces(pruned) != before[0], "negative control: prune.remove leaves another parameter order"
 
 
-def test_a_model_that_is_gone_is_forgotten() -> None:  # A55
+def test_a_model_that_is_gone_is_forgotten() -> None:
     model = mlp()
     handle = attach(model, half(model))
     backward(model)

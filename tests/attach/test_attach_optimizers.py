@@ -70,7 +70,7 @@ RULES: dict[str, Callable[[Iterable[nn.Parameter]], optim.Optimizer]] = {
 
 @pytest.mark.parametrize("before", [True, False], ids=["made before", "made after"])
 @pytest.mark.parametrize("rule", RULES)
-def test_pruned_weights_stay_at_zero(rule: str, before: bool) -> None:  # A20, A21
+def test_pruned_weights_stay_at_zero(rule: str, before: bool) -> None:
     model = mlp()
     optimizer = RULES[rule](model.parameters())
     train(model, optimizer, 5)
@@ -93,7 +93,7 @@ def _all_zero(model: nn.Module, masks: Any) -> None:
     assert revived(model, masks) == 0
 
 
-def test_muon_too() -> None:  # A20
+def test_muon_too() -> None:
     model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False))
     masks = half(model)
     optimizer = optim.Muon(model.parameters(), 0.1)
@@ -110,7 +110,7 @@ def test_muon_too() -> None:  # A20
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adam", "adamw"])
-def test_stock_tools_revive_pruned_weights(rule: str) -> None:  # A20, A21, negative control
+def test_stock_tools_revive_pruned_weights(rule: str) -> None:  # negative control
     model = mlp()
     optimizer = RULES[rule](model.parameters())
     train(model, optimizer, 5)
@@ -141,7 +141,7 @@ class Handmade:
             p.data -= 0.1 * buffer.mul_(0.9).add_(p.grad)
 
 
-def test_a_foreign_optimiser_takes_one_call() -> None:  # A20
+def test_a_foreign_optimiser_takes_one_call() -> None:
     model = mlp()
     masks = half(model)
     handle, optimizer = attach(model, masks), Handmade(model)
@@ -154,7 +154,7 @@ def test_a_foreign_optimiser_takes_one_call() -> None:  # A20
         assert revived(model, masks) == 0
 
 
-def test_moments_of_an_optimiser_state_loaded_later_are_erased() -> None:  # A20
+def test_moments_of_an_optimiser_state_loaded_later_are_erased() -> None:
     model = mlp()
     optimizer = optim.Adam(model.parameters(), 0.01)
     train(model, optimizer, 5)
@@ -171,7 +171,7 @@ FILLED = {"adam": 2, "adamw": 2, "adamw foreach": 2, "nadam": 2, "radam": 2, "ad
 
 
 @pytest.mark.parametrize("rule", FILLED)
-def test_no_roots_of_zeros_are_taken_and_nobody_sees_it(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:  # A49
+def test_no_roots_of_zeros_are_taken_and_nobody_sees_it(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Second moments are filled in for the time of a step where the root of zero is slow; by hand it is the same."""
     model, plain = mlp(), mlp()
     masks = half(model)
@@ -215,7 +215,7 @@ def test_with_a_closure_moments_are_left_alone() -> None:
     assert all(not optimizer.state[model.get_parameter(n)]["exp_avg_sq"][~m].any() for n, m in masks.items())
 
 
-def test_weight_decay_neither_moves_nor_counts() -> None:  # A21
+def test_weight_decay_neither_moves_nor_counts() -> None:
     model, plain = mlp(), mlp()
     masks = half(model)
     prune.custom_from_mask(plain[0], "weight", masks["0.weight"])
@@ -228,7 +228,7 @@ def test_weight_decay_neither_moves_nor_counts() -> None:  # A21
     assert moved.all(), "negative control: AdamW moves what is stored"
 
 
-def test_gradient_norms_count_what_is_alive() -> None:  # A22
+def test_gradient_norms_count_what_is_alive() -> None:
     model, plain = mlp(), mlp()
     masks = half(model)
     attach(model, masks)
@@ -245,7 +245,7 @@ def test_gradient_norms_count_what_is_alive() -> None:  # A22
     assert held
 
 
-def test_exactly_the_alive_weights_train() -> None:  # A23
+def test_exactly_the_alive_weights_train() -> None:
     for density in (1.0, 0.5):
         model = mlp()
         masks = half(model, density=density)
@@ -261,7 +261,7 @@ def test_exactly_the_alive_weights_train() -> None:  # A23
             assert (moved & (before[name] < 0)).any()
 
 
-def test_bfloat16_autocast() -> None:  # A24
+def test_bfloat16_autocast() -> None:
     model = mlp()
     masks = half(model)
     handle = attach(model, masks)
@@ -305,17 +305,17 @@ def _scaled_steps(device: str) -> None:
     assert not torch.equal(model[0].weight, before)
 
 
-def test_a_scaled_step_that_is_skipped() -> None:  # A24
+def test_a_scaled_step_that_is_skipped() -> None:
     _scaled_steps("cpu")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-def test_float16_on_a_gpu() -> None:  # A24
+def test_float16_on_a_gpu() -> None:
     _scaled_steps("cuda")
 
 
-def test_accumulation_equals_one_big_batch() -> None:  # A25
+def test_accumulation_equals_one_big_batch() -> None:
     whole, parts = mlp(), mlp()
     masks = half(whole)
     x, y = batch(size=16)
@@ -333,7 +333,7 @@ def test_accumulation_equals_one_big_batch() -> None:  # A25
         assert torch.allclose(a, b, atol=1e-6, rtol=0)
 
 
-def test_a_weight_that_grows_again_has_no_past() -> None:  # A26
+def test_a_weight_that_grows_again_has_no_past() -> None:
     model = mlp()
     masks = half(model)
     optimizer = optim.Adam(model.parameters(), 0.01)
@@ -370,7 +370,7 @@ def test_update_may_add_and_free_tensors() -> None:
     assert attached(model) is handle
 
 
-def test_the_dense_gradient_can_still_be_asked_for() -> None:  # A26: what RigL grows by
+def test_the_dense_gradient_can_still_be_asked_for() -> None:  # what RigL grows by
     model = mlp()
     masks = half(model)
     attach(model, masks)
@@ -414,7 +414,7 @@ def test_frozen_parameters_are_masked_and_may_be_thawed() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64])
-def test_cleaning_gives_plus_zero_and_leaves_the_rest(dtype: torch.dtype) -> None:  # A7
+def test_cleaning_gives_plus_zero_and_leaves_the_rest(dtype: torch.dtype) -> None:
     bad = torch.tensor([float("nan"), float("inf"), -float("inf"), -1.0, -0.0, -3.0, 2.0, -0.0]).to(dtype)
     mask = torch.arange(8) >= 5
     param = nn.Parameter(bad.reshape(2, 4).T)

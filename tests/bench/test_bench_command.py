@@ -54,17 +54,6 @@ def checked(row: dict[str, Any]) -> None:
         assert row["ratio"] == row["ratio_of_least"] == 1
 
 
-def documented() -> set[str]:
-    text = (Path(__file__).parents[2] / "docs" / "bench.md").read_text()
-    table = text.partition("Each row has all of these keys:")[2]
-    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    return {word.strip(" `") for cell in cells for word in cell.split(",")}
-
-
-def test_every_key_is_documented() -> None:
-    assert documented() == TYPES.keys()
-
-
 @needs_kernels
 def test_the_command_prints_one_object_and_writes_it(tmp_path: Path) -> None:
     out = tmp_path / "new" / "result.json"

@@ -1,6 +1,7 @@
 """The figure of a small report."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -26,17 +27,16 @@ def report() -> dict[str, Any]:
     return {**about, "data": {"lenet-300-100": "random"}, "rows": rows}
 
 
-def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def make(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
     results = folder / "results.json"
     results.write_text(json.dumps(report()))
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), str(results), *words], capture_output=True, text=True, timeout=120, check=False
-    )
+    words = [sys.executable, str(SCRIPT), str(results), "--out", str(out)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_figure_names_everything_and_is_the_same_twice(tmp_path: Path) -> None:
     for name in ("one.svg", "two.svg"):
-        done = make(tmp_path, "--out", str(tmp_path / name))
+        done = make(tmp_path, tmp_path / name)
         assert done.returncode == 0, done.stderr
     made = (tmp_path / "one.svg").read_bytes()
     assert made == (tmp_path / "two.svg").read_bytes()
@@ -48,8 +48,30 @@ def test_the_figure_names_everything_and_is_the_same_twice(tmp_path: Path) -> No
         assert text in words
 
 
-def test_a_model_that_was_not_measured_is_refused(tmp_path: Path) -> None:
-    done = make(tmp_path, "--model", "vgg-19", "--out", str(tmp_path / "none.svg"))
-    assert done.returncode != 0
-    assert "there are: lenet-300-100" in done.stderr
-    assert not (tmp_path / "none.svg").exists()
+WRONG: dict[str, tuple[str | None, list[str], str]] = {
+    "another model": (json.dumps(report()), ["--model", "vgg-19"], "there are: lenet-300-100"),
+    "no file": (None, [], "cannot be read: No such file"),
+    "no JSON": ("density,milliseconds", [], "is not JSON"),
+    "a list": ("[]", [], "no list of rows"),
+    "another report": ('{"seeds": []}', [], "no list of rows"),
+    "rows of another kind": (json.dumps({**report(), "rows": [{"seed": 0}, 1]}), [], "lacks batch, benchmark"),
+    "no processor": (json.dumps({k: v for k, v in report().items() if k != "processor"}), [], "lacks processor,"),
+    "no rows": (json.dumps({**report(), "rows": []}), [], "there are: none at all"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_input_gets_one_sentence(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, words, says = WRONG[case]
+    results, out = tmp_path / "results.json", tmp_path / "none.svg"
+    if text is not None:
+        results.write_text(text)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(results), "--out", str(out), *words])
+    assert runpy.run_path(str(SCRIPT))["main"]() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("InvalidResults: ")
+    assert said.count("\n") == 1
+    assert says in said
+    assert not out.exists()

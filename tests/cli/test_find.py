@@ -25,7 +25,7 @@ from tombola.types import Seed
 
 SHORT = [
     *("find", "--iterations", "30", "--rounds", "2", "--replicates", "3", "--dense-runs", "2", "--batch-size", "64"),
-    *("--workers", "1", "--seed", "3", "--lr", "0.003"),
+    *("--workers", "1", "--seed", "3", "--lr", "0.003", "--engine", "plain"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Killed at any instant and run again, a study ends in the bytes of one that was never killed (acceptance A38)."""
+"""Killed at any instant and run again, a study ends in the bytes of one that was never killed."""
 
 import random
 import signal

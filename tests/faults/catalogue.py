@@ -1,4 +1,4 @@
-"""The faults of published code that the acceptance cases name, and the tests that must see each of them."""
+"""Faults of published code, and the tests that must see each of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,6 @@ class Fault:
     Attributes:
         name: what ``--only`` takes.
         code: the repository that has it, or had it, with the thread where there is one.
-        case: the acceptance case.
         sentence: what goes wrong.
         plant: puts it into the library.
         tests: pytest nodes that must fail then, and pass otherwise.
@@ -39,7 +38,6 @@ class Fault:
 
     name: str
     code: str
-    case: str
     sentence: str
     plant: Callable[[], None]
     tests: tuple[str, ...]
@@ -52,7 +50,6 @@ class Missing:
 
     name: str
     code: str
-    case: str
     sentence: str
     feature: str
 
@@ -71,7 +68,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "one weight too many",
         GOOGLE,
-        "A8",
         "The cutoff's index is inclusive: 201 of 200 go, and all ties with them.",
         faulty.above_the_cutoff,
         (OURS + "[distinct_scores]", OURS + "[half_tied]", SELECT + "test_equal_scores_keep_exactly_k"),
@@ -80,7 +76,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "an index error when all go",
         GOOGLE,
-        "A8",
         "Selecting with fraction 1 raises.",
         faulty.index_error_at_the_end,
         (SELECT + "test_equal_scores_keep_exactly_k",),
@@ -89,7 +84,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "ceiling and one",
         OPEN_LTH,
-        "A8",
         "ceil(p n) weights in floating point, one more, and all ties: 9 of 7.",
         faulty.ceiling_and_above_the_cutoff,
         (OURS + "[decimals]", OURS + "[half_tied]"),
@@ -97,7 +91,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "everything at the threshold",
         SYNFLOW,
-        "A8",
         "Scores equal to the k-th value go with it: 1000 of 200.",
         faulty.at_most_the_threshold,
         (OURS + "[all_tied]", OURS + "[half_tied]"),
@@ -105,7 +98,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "Python's round",
         "code that calls round()",
-        "A8",
         "Halves go to the even neighbour.",
         lambda: swap(counting.half_up, round),
         (OURS + "[halves]",),
@@ -113,7 +105,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "dead weights at 9999",
         UBER,
-        "A29",
         "A large weight is taken for a dead one.",
         faulty.dead_weights_are_9999,
         (OURS + "[large_weights]",),
@@ -121,7 +112,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "dead weights come back",
         f"{SYNFLOW}#12",
-        "A36",
         "The scores of pruned weights compete with the others.",
         faulty.dead_weights_are_scored,
         (PRUNER + "test_a_dead_weight_does_not_come_back_whatever_the_criterion_says",),
@@ -129,7 +119,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "p^(1/n) pruned",
         "readings of Frankle & Carbin's section 1",
-        "A29",
         "p^(1/n) is taken for the fraction removed a round, not kept.",
         faulty.literal_root,
         (OURS + "[equal_rounds]",),
@@ -137,7 +126,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "a density called sparsity",
         f"{SYNFLOW}, allenai/hidden-networks#9",
-        "A9",
         "The number is the fraction kept, and its name says pruned (or the other way round).",
         faulty.density_is_a_sparsity,
         (
@@ -148,7 +136,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "an emptied layer in silence",
         f"{SYNFLOW}#7, #12",
-        "A10",
         "A global cut leaves 0 weights of a layer.",
         faulty.nothing_is_refused,
         (PRUNER + "test_a_global_cut_that_empties_a_tensor_names_it_or_keeps_the_minimum",),
@@ -156,7 +143,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "norms are pruned",
         TUTORIAL,
-        "A30",
         "Every parameter called weight is pruned, batch norm's too.",
         faulty.everything_called_weight,
         (
@@ -167,7 +153,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "biases are pruned",
         LIGHTNING,
-        "A30",
         "Biases are pruned by default.",
         faulty.biases_too,
         (
@@ -178,7 +163,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "convolutions are skipped",
         "torch.ao.pruning",
-        "A18",
         "Only linear layers are pruned, and nothing is said.",
         faulty.linear_layers_only,
         (OURS + "[weights_only]",),
@@ -186,7 +170,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "a shuffle that does nothing",
         SYNFLOW,
-        "A33",
         "The shuffled mask is bound to a local name and lost.",
         faulty.control("shuffle", prune_faults.no_shuffle),
         (OURS + "[shuffles]", CONTROL + "test_shuffle_keeps_each_count_and_forgets_each_place"),
@@ -194,7 +177,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "one permutation for all layers",
         f"{RIGL} (JAX)",
-        "A33",
         "One key draws every layer's permutation.",
         faulty.control("shuffle", prune_faults.one_permutation),
         (OURS + "[shuffles]",),
@@ -202,7 +184,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "even keeps the sparsity",
         OPEN_LTH,
-        "A33",
         "Random masks of the strategy even keep what should go.",
         faulty.control("random", prune_faults.even_random),
         (OURS + "[draws_at_random]", CONTROL + "test_random_masks_keep_the_total_by_their_allocation"),
@@ -210,7 +191,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "the survivors' deviation",
         UBER,
-        "A33",
         "The signed constant is made of the survivors alone.",
         faulty.control("sign", prune_faults.survivors_sigma),
         (OURS + "[signed_constant]",),
@@ -218,7 +198,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "weights are not reset",
         f"{LIGHTNING}#13643, PR 21191",
-        "A27",
         "Survivors keep their trained values.",
         faulty.rewinding_takes(params="params"),
         (REWIND, SEARCH + "test_the_search_does_what_a_search_must[check_tickets_start_from_their_own_initialisation]"),
@@ -226,7 +205,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "batch-norm statistics stay",
         f"{LIGHTNING} (parameters only are copied)",
-        "A27",
         "Running means and variances of the trained network stay.",
         faulty.rewinding_takes(buffers="buffers"),
         (REWIND, SEARCH + "test_the_search_does_what_a_search_must[check_tickets_start_from_their_own_initialisation]"),
@@ -234,7 +212,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "moments are not rewound",
         f"{LIGHTNING} (the trainer's optimiser goes on)",
-        "A27",
         "The optimiser goes on with the moments of the end.",
         faulty.rewinding_takes(optimizer="optimizer"),
         (REWIND, SEARCH + "test_rewinding_to_a_step_reaches_the_jobs"),
@@ -242,7 +219,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "the schedule is not rewound",
         f"{LIGHTNING} (the trainer's schedule goes on)",
-        "A27",
         "The learning rate and the data order go on from the end.",
         faulty.rewinding_takes(step="step"),
         (REWIND, SEARCH + "test_rewinding_to_a_step_reaches_the_jobs"),
@@ -250,7 +226,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "trained weights are exported",
         f"{NNI} PR 2559",
-        "A27",
         "What is exported as the ticket is the trained network.",
         faulty.trained_values_are_exported,
         ("tests/search/test_search_find.py::test_the_ticket_stands_on_its_own[changes2]",),
@@ -258,7 +233,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "another rate in round 0",
         TUTORIAL,
-        "A28",
         "Round 0 trains at 1e-3 and all others at 1.2e-3.",
         faulty.round_0_has_its_own_rate,
         (TRAIN + "all_ones_is_dense]",),
@@ -266,7 +240,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "another data order in each round",
         f"{TUTORIAL} (a loader that shuffles)",
-        "A27",
         "A ticket sees other batches than its dense network.",
         faulty.ticket_jobs(faulty.another_order),
         (SEARCH + "test_the_search_does_what_a_search_must[check_families_are_paired]",),
@@ -274,7 +247,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "shorter rounds",
         "code that trains tickets for fewer iterations",
-        "A28",
         "Rounds are shortened in silence.",
         faulty.ticket_jobs(faulty.half_as_long),
         (SEARCH + "test_the_search_does_what_a_search_must[check_tickets_start_from_their_own_initialisation]",),
@@ -282,7 +254,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "no gradient below zero",
         f"{TUTORIAL}#5, #7, #10, #31",
-        "A23",
         "Every negative weight's gradient is zeroed.",
         faulty.no_gradient_below_zero,
         (TRAIN + "every_alive_weight_trains]",),
@@ -290,7 +261,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "no gradient below zero, attached",
         f"{TUTORIAL}#5, #7, #10, #31",
-        "A23",
         "The same, by a mask on a module.",
         faulty.no_attached_gradient_below_zero,
         (RULES + "test_exactly_the_alive_weights_train",),
@@ -298,7 +268,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "the test split is watched",
         TUTORIAL,
-        "A31",
         "The network kept is the one with the best test score.",
         faulty.test_is_watched,
         (
@@ -309,7 +278,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "censoring is not told",
         "papers and code that report an argmin at the last evaluation",
-        "A32",
         "A minimum at the last evaluation passes for one.",
         faulty.never_censored,
         (
@@ -320,7 +288,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "the mask is put on once",
         f"asked in {OPEN_LTH}#6",
-        "A20",
         "Gradients move pruned weights after the prune.",
         faulty.gradients_of_the_dead,
         (TRAIN + "pruned_stay_zero]",),
@@ -328,7 +295,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "momentum revives",
         f"asked in {OPEN_LTH}#6",
-        "A20",
         "Moments of the dense run move pruned weights.",
         faulty.moments_stay,
         (
@@ -339,7 +305,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "momentum revives, attached",
         f"asked in {OPEN_LTH}#6; {TORCH}",
-        "A20",
         "The same, by a mask on a module.",
         faulty.attribute(steps, "_clean_moments", faulty.nothing),
         (RULES + "test_moments_of_an_optimiser_state_loaded_later_are_erased",),
@@ -347,7 +312,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "weight decay revives",
         TORCH,
-        "A21",
         "What a pruned entry stores is not zero, and decay moves it.",
         faulty.attribute(Pinned, "clean_weight", faulty.nothing),
         (RULES + "test_weight_decay_neither_moves_nor_counts",),
@@ -355,7 +319,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "pruned entries in the gradient norm",
         TORCH,
-        "A22",
         "clip_grad_norm_ counts what is pruned.",
         faulty.attribute(Pinned, "clean_gradient", faulty.nothing),
         (RULES + "test_gradient_norms_count_what_is_alive",),
@@ -363,7 +326,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "regrown weights have a past",
         f"{RIGL}; regrowth in general",
-        "A26",
         "A weight that grows again has its old moments.",
         faulty.regrown_moments_stay,
         (RULES + "test_a_weight_that_grows_again_has_no_past",),
@@ -371,7 +333,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "no deep copy",
         f"{LIGHTNING}#8542, PR 21717",
-        "A1",
         "A tensor of the graph is left on the module.",
         faulty.graph_tensors_are_kept,
         (MECHANICS + "test_a_deep_copy_trains_on_its_own",),
@@ -380,7 +341,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "masks in the state dict",
         f"{NNI}#3527, {SNIP_IT}#6",
-        "A3",
         "A pruned model's keys are not the dense model's.",
         faulty.masks_are_buffers,
         (MECHANICS + "test_state_dicts_load_strictly_both_ways",),
@@ -389,7 +349,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "stale weights",
         TORCH,
-        "A4",
         "After load_state_dict the weight in use is the old one or a dense one.",
         faulty.attribute(handle, "_after_load", faulty.nothing),
         (MECHANICS + "test_a_weight_is_never_stale",),
@@ -397,7 +356,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "a product with the mask",
         TORCH,
-        "A7",
         "NaN and Inf in a pruned entry outlive the mask.",
         faulty.multiplied,
         ("tests/prune/test_prune_masks.py::test_a_pruned_entry_is_zero_whatever_it_holds",),
@@ -405,7 +363,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "every parameter counts",
         f"{NNI}#2225",
-        "A6",
         "The count says 10,000 alive at 90 % sparsity.",
         faulty.every_parameter_counts,
         ("tests/models/test_counting.py::test_at_ninety_percent_sparsity_a_tenth_is_alive",),
@@ -413,7 +370,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "ranks hold different masks",
         f"{NNI}#1915, #5205, PR 5242",
-        "A34",
         "Each process draws its own mask and goes on.",
         lambda: swap(ranks.check_equal, faulty.nothing),
         ("tests/faults/test_two_ranks.py",),
@@ -421,7 +377,6 @@ FAULTS: Sequence[Fault] = (
     Fault(
         "pickles are opened",
         f"{SNIP_IT}#6",
-        "A40",
         "Loading runs what the file says.",
         faulty.pickles_are_opened,
         ("tests/ticket/test_hostile.py::test_a_pickle_is_not_opened",),
@@ -432,59 +387,46 @@ MISSING: Sequence[Missing] = (
     Missing(
         "prune_rate is the density",
         "allenai/hidden-networks#9, biprop#1",
-        "A35",
         "The name says the opposite.",
         "edge-popup",
     ),
     Missing(
         "scores at a density of 1e-3",
         f"{SYNFLOW}#12",
-        "A36",
         "SynFlow stops short of the density.",
         "SNIP, GraSP, SynFlow",
     ),
     Missing(
         "a layer collapses",
         f"{SYNFLOW}#7",
-        "A36",
         "One-shot SynFlow empties shortcut convolutions.",
         "SNIP, GraSP, SynFlow",
     ),
     Missing(
         "SNIP by weights",
         f"{SYNFLOW} (before 50ace95)",
-        "A36",
         "SNIP's score is made of values, not gradients.",
         "SNIP, GraSP, SynFlow",
     ),
-    Missing(
-        "topology updates", f"{RIGL} (JAX)", "A26", "Drop and grow during a run.", "RigL and SET as search strategies"
-    ),
+    Missing("topology updates", f"{RIGL} (JAX)", "Drop and grow during a run.", "RigL and SET as search strategies"),
     Missing(
         "resume forgets the masks",
         "verbiiyo/rigl-torch PR 3, PR 5; " + LIGHTNING + " PR 6073",
-        "A38",
         "A resumed run is not the same.",
         "resuming an interrupted search",
     ),
     Missing(
         "rounds over several GPUs",
         f"{NNI}#5205",
-        "A34",
         "Masks made by one process do not reach the others.",
         "searching over data-parallel processes",
     ),
-    Missing(
-        "speed-ups by count", f"{NNI}#2225, #3984", "A44", "A speed-up is computed, not measured.", "measured speed-ups"
-    ),
+    Missing("speed-ups by count", f"{NNI}#2225, #3984", "A speed-up is computed, not measured.", "measured speed-ups"),
     Missing(
         "tracing crashes",
         f"{NNI}#4664, #5307, #5738, #2232, #4635, #4885, #5445",
-        "A50",
         "The graph cannot be traced.",
         "compaction",
     ),
-    Missing(
-        "the Lightning loop", LIGHTNING, "A54", "The same two lines in Lightning's Trainer.", "a Lightning adapter"
-    ),
+    Missing("the Lightning loop", LIGHTNING, "The same two lines in Lightning's Trainer.", "a Lightning adapter"),
 )

@@ -164,7 +164,6 @@ def examine(faults: Sequence[Fault], workers: int) -> list[dict[str, Any]]:
         rows.append({
             "fault": fault.name,
             "code": fault.code,
-            "case": fault.case,
             "sentence": fault.sentence,
             "tests": list(fault.tests),
             "failed": sorted(report.failed),
@@ -172,7 +171,7 @@ def examine(faults: Sequence[Fault], workers: int) -> list[dict[str, Any]]:
             "why_not": why,
             "seconds": round(time.monotonic() - began, 1),
         })  # fmt: skip
-        print(f"{'yes' if caught else 'NO ':<4}{fault.case:<5}{fault.name:<36}{fault.code}", flush=True)
+        print(f"{'yes' if caught else 'NO ':<4}{fault.name:<36}{fault.code}", flush=True)
         for test in fault.tests:
             print(f"         {test.removeprefix('tests/')}")
         if why:
@@ -191,19 +190,19 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.list:
         for fault in FAULTS:
-            print(f"{fault.case:<5}{fault.name:<36}{fault.code}\n     {fault.sentence}")
+            print(f"{fault.name:<36}{fault.code}\n     {fault.sentence}")
         for one in MISSING:
-            print(f"{one.case:<5}{one.name:<36}{one.code}\n     no such feature yet: {one.feature}. {one.sentence}")
+            print(f"{one.name:<36}{one.code}\n     no such feature yet: {one.feature}. {one.sentence}")
         return 0
     unknown = set(arguments.only or ()) - {fault.name for fault in FAULTS}
     if unknown:
         parser.error(f"no fault is called {', '.join(sorted(unknown))}; see --list")
-    print(f"{'':<4}{'case':<5}{'fault':<36}seen in\n         the tests that must fail")
+    print(f"{'':<4}{'fault':<36}seen in\n         the tests that must fail")
     rows = examine([f for f in FAULTS if f.name in (arguments.only or (f.name,))], arguments.workers)
     caught = sum(row["caught"] for row in rows)
     if not arguments.only:
         for one in MISSING:
-            print(f"{'-':<4}{one.case:<5}{one.name:<36}{one.code}\n         no such feature yet: {one.feature}")
+            print(f"{'-':<4}{one.name:<36}{one.code}\n         no such feature yet: {one.feature}")
     print(f"{caught} of {len(rows)} faults are caught")
     if arguments.out:
         report = {

@@ -1,4 +1,4 @@
-"""Masks of two ranks are compared wherever masks are put on: the collective call is played by one process (A34)."""
+"""Masks of two ranks are compared wherever masks are put on: the collective call is played by one process."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A37: a small search whose masks and weights are the same bits as when they were stored.
+"""A small search whose masks and weights are the same bits as when they were stored.
 
 The bits depend on torch and on the kernels that it picks for the processor, so they are stored by these; they do not
 depend on the number of threads, since a trainer uses one. To store them for another machine or version (after looking

@@ -10,7 +10,6 @@ from tombola.errors import InvalidValue, ShapeMismatch, UnknownName
 from tombola.models import count_params, kinds, macs
 
 
-# A6
 def test_at_ninety_percent_sparsity_a_tenth_is_alive() -> None:
     """10,000 weights, 1,000 of them alive: by the mask, by the zeros it leaves, attached and through a round trip."""
     net = nn.Linear(100, 100, bias=False)
@@ -25,7 +24,6 @@ def test_at_ninety_percent_sparsity_a_tenth_is_alive() -> None:
     assert count_params(again) == (1000, 10_000)
 
 
-# A6
 def test_a_pruned_network_does_not_count_what_is_gone() -> None:
     net = nn.Linear(100, 100)
     mask = torch.arange(10_000).reshape(100, 100) < 1000
@@ -37,7 +35,7 @@ def test_a_pruned_network_does_not_count_what_is_gone() -> None:
     assert count_params(dict(net.named_parameters()), {}) == (10_100, 10_100)
 
 
-# A6, negative control: the stock tool leaves 10,000 parameters that are not zero
+# Negative control: the stock tool leaves 10,000 parameters that are not zero
 def test_torchs_own_masks_count() -> None:
     net = nn.Sequential(nn.Linear(100, 100, bias=False))
     prune.l1_unstructured(net[0], "weight", 0.9)

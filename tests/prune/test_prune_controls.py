@@ -1,4 +1,4 @@
-"""Each control differs from the ticket only as its name says, field by field (acceptance A19, A33)."""
+"""Each control differs from the ticket only as its name says, field by field."""
 
 import math
 from collections.abc import Callable

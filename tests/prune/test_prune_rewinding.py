@@ -1,4 +1,4 @@
-"""What survivors restart from: field by field, for every policy (acceptance A27)."""
+"""What survivors restart from: field by field, for every policy."""
 
 import math
 from dataclasses import fields

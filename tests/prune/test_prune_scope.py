@@ -54,7 +54,6 @@ def test_a_preset_prunes_its_kinds_and_lists_the_rest(preset: str) -> None:
     assert all(found.skipped.values()), "each with a reason"
 
 
-# A18, A30
 def test_the_default_prunes_weights_and_says_why_the_rest_stays() -> None:
     found = scope_of(Zoo())
     assert not set(found.prunable) & (BY_KIND["bias"] | BY_KIND["norm"] | BY_KIND["embedding"])
@@ -70,7 +69,6 @@ def test_the_kinds_of_the_presets_are_those_that_models_gives() -> None:
     assert {kind: {n for n, k in kinds(Zoo()).items() if k == kind} for kind in known} == BY_KIND
 
 
-# A30
 def test_exclusions_are_honoured_and_listed() -> None:
     found = scope_of(Zoo(), exclude=["attention.*", "out.weight"])
     assert set(found.prunable) == BY_KIND["conv"] | BY_KIND["recurrent"]
@@ -90,7 +88,6 @@ def test_an_exclusion_that_matches_nothing_is_refused() -> None:
         scope_of(Zoo(), exclude=["CONV.weight"])
 
 
-# A18
 def test_what_cannot_be_pruned_is_listed_with_its_reason() -> None:
     params = {
         "whole": torch.zeros(2, dtype=torch.int64),

@@ -1,4 +1,4 @@
-"""Exactly k of the best, ties included (acceptance A8), of any number (A17)."""
+"""Exactly k of the best, ties included, of any number."""
 
 import math
 from fractions import Fraction
@@ -149,7 +149,6 @@ def test_every_digit_of_a_score_counts(scale: float) -> None:
             assert float(part[keep_top(part, count)].min()) == float(part.sort(descending=True).values[count - 1])
 
 
-# A17
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("seeded", [True, False])
 def test_beyond_two_to_the_24_the_count_is_exact(dtype: torch.dtype, seeded: bool) -> None:
@@ -164,7 +163,7 @@ def test_beyond_two_to_the_24_the_count_is_exact(dtype: torch.dtype, seeded: boo
     assert bool(masks["a"][2**24 :].any()) == seeded, "without a generator the last ones go"
 
 
-# A17, negative control
+# Negative control
 def test_the_quantile_of_so_many_is_refused_by_torch() -> None:
     with pytest.raises(RuntimeError, match="too large"):
         torch.quantile(torch.ones(2**24 + 3), 0.2)

@@ -40,7 +40,7 @@ def weights(shapes: Mapping[str, tuple[int, ...]] = SIZES, seed: int = 0) -> dic
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=25), st.integers(1, 100))
 @settings(deadline=None)
 def test_a_density_is_met_to_one_weight(allocation: Allocation, sizes: list[int], percent: int) -> None:
-    """Acceptance A9: ``density`` is the fraction of the original prunable weights, whatever the allocation."""
+    """``density`` is the fraction of the original prunable weights, whatever the allocation."""
     shapes = {f"t{i}": (size,) for i, size in enumerate(sizes)}
     dense = {name: size for name, (size,) in shapes.items()}
     wanted = math.floor(Fraction(percent, 100) * sum(sizes) + Fraction(1, 2))
@@ -59,7 +59,6 @@ def test_many_small_tensors_alike_do_not_add_up_their_roundings() -> None:
 
 
 @pytest.mark.parametrize("allocation", [Uniform(), LayerRates()])
-# A10
 def test_a_tensor_that_would_be_emptied_is_named_before_training(allocation: Uniform) -> None:
     with pytest.raises(EmptiedLayer, match=r"would empty 'b': 0 of its \d+ weights would be left"):
         one_shot("0.01", allocation=allocation).plan({"a": (1000, 1000), "b": (3, 1), "z": (1, 999)}, 1)
@@ -74,7 +73,6 @@ def test_a_small_tensor_is_not_refused_before_its_scores_are_known(allocation: G
         one_shot(Fraction(1, 1_000_002), allocation=allocation).plan(shapes, 1)
 
 
-# A10
 def test_a_global_cut_that_empties_a_tensor_names_it_or_keeps_the_minimum() -> None:
     params = weights()
     params["b"] = params["b"] * 1e-6

@@ -80,7 +80,20 @@ def test_auto_does_without_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOMBOLA_KERNELS", "none")
     picked = pick("auto", LINEAR, torch.zeros(1, 8, 8), "cpu")
     assert picked.name == "plain"
-    assert "compile" in str(picked.why)
+    assert str(picked.why).startswith("TOMBOLA_KERNELS=none switches the compiled kernels off")
+
+
+def test_without_kernels_a_ticket_of_the_sparse_engine_is_told_of_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOMBOLA_KERNELS", "none")
+    with pytest.raises(InvalidValue, match=r"unset it.*a ticket is trained again by the engine that found it") as told:
+        pick("sparse", LINEAR, torch.zeros(1, 8, 8), "cpu")
+    assert "--" not in str(told.value)
+
+
+def test_replicas_says_where_a_stack_gains_little() -> None:
+    large = nn.Sequential(nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 10))
+    assert "238,510 weights gains little" in str(pick("replicas", large, torch.zeros(1, 28, 28), "cpu").why)
+    assert pick("replicas", LINEAR, torch.zeros(1, 8, 8), "cpu").why is None
 
 
 def test_an_engine_that_cannot_is_refused_by_name() -> None:
@@ -98,7 +111,8 @@ def test_an_engine_that_cannot_is_refused_by_name() -> None:
 def test_the_command_line_takes_an_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["find", "--rounds", "1", "--replicates", "2", "--dense-runs", "1", "--iterations", "20", "--workers", "1"]
     assert main([*flags, "--engine", "replicas", "--out", str(tmp_path)]) == 0
-    assert "engine replicas on cpu" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "engine replicas on cpu, in one process whatever the number of workers" in " ".join(said.split())
     assert main([*flags, "--engine", "fast"]) == 2
 
 
@@ -118,5 +132,6 @@ def test_auto_asks_the_network_and_not_its_layers_alone() -> None:
     picked = pick("auto", PerRow(), torch.zeros(2, 4), "cpu")
     assert picked.name == "plain"
     assert picked.why is not None
-    with pytest.raises(InvalidValue, match="cannot train this network"):
+    with pytest.raises(InvalidValue, match="cannot train this network") as told:
         pick("sparse", PerRow(), torch.zeros(2, 4), "cpu")
+    assert str(told.value).count("cannot train") == 1

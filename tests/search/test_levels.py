@@ -238,7 +238,7 @@ def test_an_interrupted_run_ends_the_search_and_is_no_divergence() -> None:
 
 
 def test_no_mask_or_start_depends_on_the_test_split() -> None:
-    """A31: a trainer with made-up test accuracies leads to the same search."""
+    """A trainer with made-up test accuracies leads to the same search."""
     for pruner in (imp(), imp(rewind=rewind_to_step(7)), train_prune_finetune()):
         honest, calls = run(pruner=pruner, **all_controls(1, 2, 3))
         made_up, others = run(pruner=pruner, train=FakeTrain(tests=random.Random(1).random), **all_controls(1, 2, 3))
@@ -275,7 +275,7 @@ PAPER = (100, 80.04, 64.06, 51.28, 41.05, 32.87, 26.32, 21.07, 16.88, 13.52, 10.
 
 
 def test_lenets_densities_are_the_papers() -> None:
-    """A29, with the counts that its rates give, weight by weight."""
+    """The counts that its rates give, weight by weight."""
     names = ("fc1.weight", "fc2.weight", "output.weight")
     init = models.initial(lambda: models.build("lenet-300-100", (1, 28, 28), 10), Seed(0))
     members = [kit.Family(Seed(0), init)]

@@ -595,7 +595,7 @@ def ranks(fault: str, tmp_path: Path) -> list[tuple[str, str]]:
     return [process.communicate(timeout=240) for process in started]
 
 
-def test_two_ranks_find_one_ticket(tmp_path: Path) -> None:  # A34
+def test_two_ranks_find_one_ticket(tmp_path: Path) -> None:
     (out, progress), (other, silence) = ranks("none", tmp_path)
     assert out == other
     assert len(out.split()[0]) == 64
@@ -607,6 +607,6 @@ def test_two_ranks_find_one_ticket(tmp_path: Path) -> None:  # A34
     ("fault", "says"),
     [("values", "the ranks start the run 'dense' from different values"), ("alone", "the ranks hold different masks")],
 )
-def test_ranks_that_differ_are_refused(fault: str, says: str, tmp_path: Path) -> None:  # A34
+def test_ranks_that_differ_are_refused(fault: str, says: str, tmp_path: Path) -> None:
     for out, _ in ranks(fault, tmp_path):
         assert out.startswith(f"RanksDiffer {says}")

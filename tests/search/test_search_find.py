@@ -122,7 +122,7 @@ def test_the_ticket_stands_on_its_own(changes: dict[str, Any], tmp_path: Path) -
     build = partial(models.call_factory, factory, tuple(about["input_shape"]), about["classes"])
     recipe = Recipe(**{**about["recipe"], "milestones": tuple(about["recipe"]["milestones"])})
     splits, seed = Splits(partial(load, about["data"])), Seed(about["seed"], about["replicate"])
-    # A28: one recipe for every round, and the record names it.
+    # One recipe for every round, and the record names it.
     assert (recipe.digest, splits.dataset.fingerprint) == (about["recipe_digest"], about["data_fingerprint"])
     trainer = PlainTrainer(build, splits, recipe)
     theta_0 = models.initial(build, seed)
@@ -255,7 +255,7 @@ def test_one_family_cannot_tell() -> None:
 
 
 def test_masks_do_not_depend_on_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A31: with made-up test accuracies the same masks, starts and validation losses come out."""
+    """With made-up test accuracies the same masks, starts and validation losses come out."""
     calls: list[list[TrainJob]] = []
     honest, draw = Losing.__call__, random.Random(0).random
 

@@ -128,10 +128,14 @@ def test_a_chain_that_computes_something_else_is_refused() -> None:
     shuffled = Odd(lambda m, x: m.b(m.a(x.reshape(-1, 4))))
     with pytest.raises(InvalidValue, match="8"):
         read_chain(shuffled, torch.randn(2, 2, 4))
+    assert why_not(shuffled) is None
+    assert "an example has 8" in str(why_not(shuffled, torch.randn(2, 2, 4)))
 
 
 def test_without_kernels_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOMBOLA_KERNELS", "none")
-    assert why_not(nn.Sequential(nn.Linear(2, 2))) == (
-        "the compiled kernels are not here: install a C++ compiler and reinstall"
-    )
+    network = nn.Sequential(nn.Linear(2, 2))
+    assert why_not(network) == "TOMBOLA_KERNELS=none switches the compiled kernels off: unset it to have them"
+    monkeypatch.delenv("TOMBOLA_KERNELS")
+    monkeypatch.setattr("tombola.sparse.kernels.library.available", tuple)
+    assert why_not(network) == "the compiled kernels are not here: install a C++ compiler and reinstall"

@@ -209,14 +209,69 @@ def test_what_would_be_read_beyond_the_end_is_refused() -> None:
             network.train(x, y, wrong, [0.1])
     with pytest.raises(InvalidValue, match="labels run from"):
         network.evaluate(x, y + 4)
-    with pytest.raises(InvalidValue, match="features"):
+    with pytest.raises(ShapeMismatch, match="11 features and the network takes 12"):
         network.evaluate(x[:, 1:].contiguous(), y)
-    with pytest.raises(InvalidValue, match="float32"):
+    with pytest.raises(InvalidValue, match=r"x is torch\.float64"):
         network.evaluate(x.double(), y)
+    with pytest.raises(InvalidValue, match=r"y is torch\.float32"):
+        network.evaluate(x, y.float())
+    with pytest.raises(InvalidValue, match="x is array"):
+        network.evaluate(x.numpy(), y)  # type: ignore[arg-type]
+    for some_x, some_y in ((x[1:], y), (x, y[:, None]), (x[:0], y[:0])):
+        with pytest.raises(ShapeMismatch, match="one label an example"):
+            network.evaluate(some_x, some_y)
+    with pytest.raises(InvalidValue, match=r"order is torch\.int32"):
+        network.train(x, y, order(1).int(), [0.1])
     with pytest.raises(InvalidValue, match="dropout"):
         network.train(x, y, order(1), [0.1], dropout=[torch.ones(1, BATCH, 3)])
     with pytest.raises(ShapeMismatch, match=r"0\.weight"):
         network.load_optimizer({"0.weight": {"exp_avg": torch.zeros(3, 3)}})
+
+
+def test_data_that_are_not_contiguous_are_refused_by_name_even_where_others_began() -> None:
+    """Memory, shape and dtype are those of the data before; the order is another."""
+    model, masks, _, _ = problem(6, 1.0, (12, 4))
+    x, y = torch.randn(12, 12), torch.zeros(24, dtype=torch.int64)
+    network = sparse(model, masks, x, Rule("sgd"))
+    network.evaluate(x, y[:12])
+    with pytest.raises(InvalidValue, match=r"x is not contiguous.*x\.contiguous\(\)"):
+        network.evaluate(x.T, y[:12])
+    with pytest.raises(InvalidValue, match=r"y is not contiguous.*y\.contiguous\(\)"):
+        network.evaluate(x, y[::2])
+
+
+WRONG_NETWORKS: dict[str, tuple[dict[str, object], type[Exception], str]] = {
+    "dtype": ({"0.weight": torch.zeros(4, 12).double()}, InvalidValue, r"'0\.weight' is torch\.float64"),
+    "type": ({"0.weight": [0.0]}, InvalidValue, r"'0\.weight' is \[0\.0\]; give a tensor"),
+    "shape": ({"0.weight": torch.zeros(12, 4)}, ShapeMismatch, r"shape \(12, 4\), in the chain \(4, 12\)"),
+    "name": ({"1.weight": torch.zeros(4, 12)}, ShapeMismatch, r"1\.weight is in one only"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_NETWORKS)
+def test_parameters_of_another_kind_are_refused_by_name(case: str) -> None:
+    changed, error, says = WRONG_NETWORKS[case]
+    model, _, x, _ = problem(7, 1.0, (12, 4))
+    params = {name: p.detach() for name, p in model.named_parameters()} | changed
+    with pytest.raises(error, match=says):
+        SparseNetwork(read_chain(model, x), params, {}, Rule("sgd"), batch_size=BATCH)  # type: ignore[arg-type]
+    with pytest.raises(error, match=says):
+        sparse(model, {}, x, Rule("sgd")).load_params(params)  # type: ignore[arg-type]
+
+
+def test_masks_rules_and_batches_of_another_kind_are_refused_by_name() -> None:
+    model, _, x, _ = problem(7, 1.0, (12, 4))
+    with pytest.raises(ShapeMismatch, match=r"mask '0\.weight' has shape \(12, 4\)"):
+        sparse(model, {"0.weight": torch.ones(12, 4, dtype=torch.bool)}, x, Rule("sgd"))
+    with pytest.raises(ShapeMismatch, match=r"mask for '9\.weight'"):
+        sparse(model, {"9.weight": torch.ones(4, 12, dtype=torch.bool)}, x, Rule("sgd"))
+    with pytest.raises(InvalidValue, match=r"Use mask\.bool"):
+        sparse(model, {"0.weight": torch.ones(4, 12)}, x, Rule("sgd"))
+    with pytest.raises(UnknownName, match="Did you mean 'adam'"):
+        Rule("adm")
+    params = {name: p.detach() for name, p in model.named_parameters()}
+    with pytest.raises(InvalidValue, match="batch size is 0"):
+        SparseNetwork(read_chain(model, x), params, {}, Rule("sgd"), batch_size=0)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])

@@ -20,7 +20,15 @@ def net() -> nn.Module:
 
 def settings(**changes: Any) -> Settings:
     recipe = {"iterations": 30, "batch_size": 50, "lr": 3e-3, "eval_every": 6, **changes.pop("recipe", {})}
-    base = {"model": "study_kit:net", "rounds": 3, "rate": 0.5, "replicates": 3, "dense_runs": 2, "workers": 2}
+    base = {
+        "model": "study_kit:net",
+        "rounds": 3,
+        "rate": 0.5,
+        "replicates": 3,
+        "dense_runs": 2,
+        "workers": 2,
+        "engine": "plain",
+    }
     return Settings(**{**base, **changes}, recipe=recipe)
 
 

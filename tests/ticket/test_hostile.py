@@ -34,7 +34,6 @@ def refused(data: bytes, match: str = ".") -> None:
     assert len(str(caught.value)) < 1000
 
 
-# A39
 def test_every_truncation_is_noticed(small: bytes, tmp_path: Path) -> None:
     for size in range(len(small)):
         refused(small[:size])
@@ -49,7 +48,6 @@ def test_bytes_behind_the_end_are_noticed(small: bytes) -> None:
         refused(small + more, "cut short or added to")
 
 
-# A39
 def test_every_flipped_bit_is_noticed(small: bytes) -> None:
     assert decode(small)
     data = bytearray(small)
@@ -255,7 +253,6 @@ def test_a_huge_file_is_refused_by_its_header(tmp_path: Path) -> None:
         load(tmp_path / "t")
 
 
-# A40
 def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:

@@ -63,7 +63,6 @@ def refused(data: bytes, match: str = ".") -> None:
     assert str(caught.value).isprintable()
 
 
-# A39
 @pytest.mark.parametrize("kind", ["plain", "whole", "drawn"])
 def test_every_truncation_of_every_kind_is_noticed(kind: str) -> None:
     data = files()[kind]
@@ -71,7 +70,6 @@ def test_every_truncation_of_every_kind_is_noticed(kind: str) -> None:
         refused(data[:size])
 
 
-# A39
 @pytest.mark.parametrize("kind", ["plain", "whole", "drawn"])
 def test_every_flipped_bit_of_every_kind_is_noticed(kind: str) -> None:
     """In the length, the header, every tensor and both ends; also where zlib itself would read on."""
@@ -84,7 +82,6 @@ def test_every_flipped_bit_of_every_kind_is_noticed(kind: str) -> None:
     assert decode(bytes(data), build=net)
 
 
-# A39
 def test_a_large_file_is_noticed_at_every_kilobyte(tmp_path: Path) -> None:
     mask = torch.rand(400, 500, generator=torch.Generator().manual_seed(0)) < 0.2
     value = {"w": torch.randn(400, 500)}

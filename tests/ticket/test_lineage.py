@@ -268,7 +268,6 @@ def test_diff_knows_the_parts() -> None:
     assert moved.same_start
 
 
-# A41
 @pytest.mark.parametrize("level", [1, 2, 5, 10, 21])
 def test_a_ticket_with_its_parent_is_within_the_bound(level: int) -> None:
     n = 1000 * 1000

@@ -193,7 +193,6 @@ def test_save_load_save_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "ticket.safetensors").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-# A41
 @pytest.mark.parametrize("density", [0.01, 0.2, 1.0])
 def test_size_follows_the_density(density: float) -> None:
     n = 1000 * 1000

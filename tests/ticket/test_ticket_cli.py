@@ -65,7 +65,6 @@ def tied_network(classes: int) -> nn.Module:
     return net
 
 
-# A42
 def test_training_again_gives_the_reported_accuracy_and_the_same_network(finding: Finding) -> None:
     chosen = finding.chosen
     done = isolate(chosen.ticket)
@@ -76,7 +75,6 @@ def test_training_again_gives_the_reported_accuracy_and_the_same_network(finding
         assert torch.equal(done.outcome.end.params[name], value)
 
 
-# A42
 @pytest.mark.parametrize(
     "changes",
     [
@@ -98,7 +96,6 @@ def test_every_kind_of_ticket_can_be_trained_again(changes: dict[str, Any], tmp_
         assert torch.equal(done.outcome.end.params[name], value)
 
 
-# A42
 def test_verify_retrains_and_holds(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ticket", "verify", str(path), "--retrain"]) == 0
     out = capsys.readouterr().out
@@ -110,7 +107,6 @@ def test_verify_retrains_and_holds(path: Path, capsys: pytest.CaptureFixture[str
     assert [check["name"] for check in shown["checks"]][-2:] == ["start", "retrained"]
 
 
-# A42
 @pytest.mark.parametrize(
     ("images", "same_machine", "code", "says"),
     [
@@ -134,7 +130,6 @@ def test_a_false_report_is_found_out(
     assert ("cannot be trusted" in out) is (code == 1)
 
 
-# A42
 def test_start_values_that_the_seed_does_not_draw_are_found_out(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ticket = load(path)
     start = {**ticket.start, "fc1.weight": ticket.start["fc1.weight"] * 1.01}
@@ -144,7 +139,6 @@ def test_start_values_that_the_seed_does_not_draw_are_found_out(path: Path, caps
     assert "FAIL  start" in capsys.readouterr().out
 
 
-# A42
 def test_one_flipped_mask_bit_does_not_verify(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = path.read_bytes()
     length = int.from_bytes(whole[:8], "little")
@@ -183,7 +177,6 @@ def test_train_saves_a_network_that_scores_what_is_printed(path: Path, capsys: p
     assert f"test accuracy: {percent}, reported: {percent}" in capsys.readouterr().out
 
 
-# A43
 def test_an_exported_ticket_loads_without_tombola_in_three_lines(path: Path) -> None:
     out = path.parent / "dense.safetensors"
     assert main(["ticket", "export", str(path), "--to", "dense", "--out", str(out)]) == 0
@@ -215,7 +208,6 @@ torch.save(net(torch.load("x.pt")).detach(), "logits.pt")
     assert all(not bool(state[name][~mask].any()) for name, mask in ticket.masks.items())
 
 
-# A43
 def test_a_network_with_tied_parameters_and_buffers_is_exported_whole(tmp_path: Path) -> None:
     name = f"{__name__}:tied_network"
     path, out = tmp_path / "ticket.safetensors", tmp_path / "dense.safetensors"
@@ -262,7 +254,6 @@ def parent_of(ticket: Ticket) -> Ticket:
     return Ticket(start, ticket.parent, ticket.buffers, about)
 
 
-# A42
 def test_verify_compares_with_the_parent(deeper: Ticket, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     child, before, other = tmp_path / "child", tmp_path / "before", tmp_path / "other"
     save(deeper, child)

@@ -78,6 +78,35 @@ def test_every_engine_trains_on_it(kind: type[PlainTrainer], how: Recipe) -> Non
 
 
 @pytest.mark.parametrize("kind", ENGINES)
+def test_logits_of_ten_thousand_do_not_overflow(kind: type[PlainTrainer]) -> None:
+    """Their exponentials are beyond float32, the loss is not: every engine trains as a loop in float64 does."""
+    how = recipe(optimizer="sgd", lr=1e-6, iterations=5, eval_every=1)
+    job = dense_job(mlp, how)
+    model = mlp()
+    model.load_state_dict(dict(job.start.params))
+    with torch.no_grad():
+        model[-1].weight.mul_(1e4 / model(DATA.val_x).abs().max())
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    (run,) = kind(mlp, splits, how)([replace(job, start=replace(job.start, params=start))])
+    model, order, losses = model.double(), BatchOrder(len(DATA.train_y), how.batch_size, job.seed), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=how.lr)
+    for step in range(how.iterations):
+        batch = order.at(step)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(DATA.train_x[batch].double()), DATA.train_y[batch]).backward()
+        optimizer.step()
+        with torch.no_grad():
+            logits = model(DATA.val_x.double())
+            losses.append(float(functional.cross_entropy(logits, DATA.val_y)))
+    assert float(logits.abs().max()) > 5e3
+    assert min(losses) > 100
+    assert run.curve.loss == pytest.approx(losses, rel=1e-4)
+    for name, value in model.state_dict().items():
+        moved = (value - start[name].double()).norm()
+        assert float((run.end.params[name].double() - value).norm()) <= 0.01 * float(moved) + 1e-7 * float(value.norm())
+
+
+@pytest.mark.parametrize("kind", ENGINES)
 def test_it_holds_the_contract_of_a_training_routine(kind: type[PlainTrainer]) -> None:
     how = recipe(loss="mse", weight_decay=1e-2)
     check_train_fn(kind(mlp, splits, how), dense_job(mlp, how))

@@ -112,7 +112,6 @@ def logged(how_ends: str) -> tuple[RunResult, list[str]]:
 
 
 def test_the_test_split_is_read_once_for_each_snapshot_and_only_after_training() -> None:
-    """A31."""
     result, log = logged("finished")
     assert result is RunResult.FINISHED
     assert log == ["validation 10", "validation 20", "validation 30", *["test_x", "test_y"] * 2]

@@ -33,7 +33,7 @@ def test_right_routines_pass(check: Callable[[Make], None], make: Make) -> None:
         (checks.check_pruned_stay_zero, "momentum not masked"),
         (checks.check_pruned_stay_zero, "mask only in forward"),
         (checks.check_every_alive_weight_trains, "negative gradients zeroed"),
-        (checks.check_all_ones_is_dense, "another rate for round 0"),  # A28
+        (checks.check_all_ones_is_dense, "another rate for round 0"),
         (checks.check_best_is_the_validation_minimum, "early stop on test"),
         (checks.check_earliest_of_ties, "last of ties"),
         (checks.check_diverged_is_no_result, "NaN run kept"),

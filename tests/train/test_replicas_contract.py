@@ -1,6 +1,7 @@
 """What the replicas engine owes as a training routine, and what it refuses."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -50,10 +51,10 @@ from tombola.train.loss import mean_loss
 from tombola.train.order import BatchOrder
 from tombola.train.plain import PlainTrainer
 from tombola.train.recipe import Recipe
-from tombola.train.replicas import ReplicaTrainer, footprint, why_not, worth_it
+from tombola.train.replicas import ReplicaTrainer, footprint, little_gain
 from tombola.train.replicas_data import Batches, Part
 from tombola.train.replicas_graph import Captured
-from tombola.train.replicas_nets import Chain, chain
+from tombola.train.replicas_nets import Chain, chain, why_not_stacked
 from tombola.train.replicas_stack import Stack
 from tombola.train.watch import Unwatched
 from tombola.types import RunResult, Seed, TrainFn, TrainJob
@@ -424,7 +425,7 @@ class Recurrent(nn.Module):
 def test_a_network_that_cannot_be_stacked_is_refused_by_name(build: Build, says: str) -> None:
     how = recipe()
     jobs = family_jobs(build, how, 2)
-    reason = why_not(build(), jobs, torch.randn(FEATURES))
+    reason = why_not_stacked(build(), torch.randn(FEATURES))
     assert reason is not None
     assert says in reason
     assert reason.endswith(".")
@@ -433,56 +434,47 @@ def test_a_network_that_cannot_be_stacked_is_refused_by_name(build: Build, says:
 
 
 def test_a_network_that_can_be_stacked_is_told_so_and_left_as_it_was() -> None:
-    how = recipe()
     for build in BUILDS:
         net = build().eval()
         before = {name: value.clone() for name, value in net.state_dict().items()}
-        assert why_not(net, family_jobs(build, how, 2), torch.randn(FEATURES)) is None
+        assert why_not_stacked(net, torch.randn(FEATURES)) is None
         assert not net.training
         assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert why_not(nn.Sequential(mlp(), nn.Dropout(0.0)), family_jobs(mlp, how, 2)) is None
-
-
-def test_jobs_that_do_not_run_together_are_no_stack() -> None:
-    how = recipe()
-    first, second = family_jobs(mlp, how, 2)
-    apart = [first, replace(second, stop=20)]
-    assert "no two of the 2 jobs" in str(why_not(mlp(), apart))
-    for device in ("cpu", "cuda"):
-        assert not worth_it(mlp(), apart, device)[0]
-        assert worth_it(mlp(), [first, second], device)[0]
+    assert why_not_stacked(nn.Sequential(mlp(), nn.Dropout(0.0))) is None
 
 
 @pytest.mark.parametrize(
-    ("build", "gains"),
+    ("build", "says"),
     [
-        (mlp, True),
+        (mlp, None),
         (
             lambda: nn.Sequential(nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)),
-            True,
+            None,
         ),
-        (lambda: nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.Linear(100, 10)), False),
-        (convolutions, False),
-        (layer_norm, False),
+        (
+            lambda: nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.Linear(100, 10)),
+            "a network of 266,610 weights gains little",
+        ),
+        (convolutions, "no chain of linear layers gains little"),
+        (layer_norm, "no chain of linear layers gains little"),
     ],
 )
-def test_on_a_cpu_stacking_pays_for_small_chains_only(build: Build, gains: bool) -> None:
-    jobs = family_jobs(mlp, recipe(), 8)
-    pays, sentence = worth_it(build(), jobs, "cpu")
-    assert pays is gains
-    assert sentence.endswith(".")
-    assert worth_it(build(), jobs, "cuda:0")[0]
+def test_on_a_cpu_stacking_pays_for_small_chains_only(build: Build, says: str | None) -> None:
+    sentence = little_gain(build(), "cpu")
+    assert sentence is None if says is None else says in str(sentence)
+    assert little_gain(build(), "cuda:0") is None
 
 
 def test_a_stack_takes_no_more_than_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     one = footprint(mlp(), torch.zeros(FEATURES), 20)
     assert one > 7 * sum(p.nbytes for p in mlp().parameters())
     assert footprint(mlp(), torch.zeros(FEATURES), 2000) > one
-    trainer = ReplicaTrainer(mlp, splits, recipe())
+    trainer, bounded = ReplicaTrainer(mlp, splits, recipe()), ReplicaTrainer(mlp, splits, recipe(), at_once=3)
     job = dense_job(mlp, recipe())
-    for free, most in ((0, 1), (2 * one, 1), (4 * one, 2), (11 * one, 4), (33 * one, 16)):
-        monkeypatch.setattr("tombola.train.replicas._free", lambda _, free=free: free)
+    for memory, most in ((0, 1), (2 * one, 1), (4 * one, 2), (11 * one, 4), (33 * one, 16)):
+        monkeypatch.setattr(replicas, "_memory", lambda _, memory=memory: memory)
         assert trainer._most(job) == most
+        assert bounded._most(job) == min(most, 3)
 
 
 def test_a_job_leaves_its_start_as_it_was() -> None:
@@ -529,8 +521,10 @@ def test_a_stack_does_not_depend_on_the_memory_that_is_free(monkeypatch: pytest.
     monkeypatch.setattr(replicas, "Stack", Noted)
     how = recipe(iterations=2, eval_every=2)
     job = dense_job(mlp, how)
-    for free in (1, 1 << 50):
-        monkeypatch.setattr(replicas, "_free", lambda _, free=free: free)
+    sysconf = os.sysconf
+    for free in (0, 1 << 40):
+        about = {"SC_PHYS_PAGES": 1 << 22, "SC_PAGE_SIZE": 1 << 12, "SC_AVPHYS_PAGES": free}
+        monkeypatch.setattr(os, "sysconf", lambda name, about=about: about[name] if name in about else sysconf(name))
         sizes.append([])
         with trainer("replicas", mlp, splits, how, "cpu", 1, Unwatched()) as train:
             assert len(train([job] * 33)) == 33

@@ -79,7 +79,7 @@ def check_pruned_stay_zero(make: Make) -> None:
 
 
 def check_every_alive_weight_trains(make: Make) -> None:
-    """A23: in one iteration every alive weight with a gradient changes, negative ones too, and no other."""
+    """In one iteration every alive weight with a gradient changes, negative ones too, and no other."""
     for how in (recipe(**SGD, iterations=1, eval_every=1), recipe(iterations=1, eval_every=1)):
         job = dense_job(mlp, how)
         for masks in ({}, dense_masks(job.start), random_masks(job.start)):
@@ -107,7 +107,7 @@ def first_gradient(build: Build, start: Snapshot, job: TrainJob) -> dict[str, to
 
 
 def check_best_is_the_validation_minimum(make: Make) -> None:
-    """A32: the early-stop iteration is the argmin of validation loss, and ``best`` the network there."""
+    """The early-stop iteration is the argmin of validation loss, and ``best`` the network there."""
     for how in (recipe(iterations=60, lr=0.05), recipe(iterations=60, lr=0.003)):
         (run,) = make(mlp, how)([dense_job(mlp, how)])
         assert run.curve.steps == tuple(range(10, 61, 10))

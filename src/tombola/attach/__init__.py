@@ -2,8 +2,8 @@
 
 ``attach(model, masks)`` holds a mask through any loop that ends in a ``torch.optim`` step; :class:`Attached` changes it
 and takes it off again. ``masked_call`` is the pure reference: masks inside the graph. ``conformance`` binds the two.
-Imported here: torch, ``tombola.prune`` and below. Proved by ``tests/attach`` (acceptance cases A1-A7, A11-A16, A20-A26,
-A34, A49, A53-A55, each beside the stock tool that fails it, and training equal bit for bit to the reference).
+Imported here: torch, ``tombola.prune`` and below. Proved by ``tests/attach``: cases, many beside the stock tool that
+fails them, and training equal bit for bit to the reference.
 """
 
 import sys

@@ -92,9 +92,9 @@ def find(
         str,
         Parameter(
             help="What trains: plain; sparse (cost falls with density; linear layers, CPU); replicas (families as one "
-            "stack); or auto."
+            "stack); or auto, which picks and says why."
         ),
-    ] = "plain",
+    ] = "auto",
     device: Annotated[str, Parameter(help="cpu, cuda or cuda:N.")] = "cpu",
     workers: Annotated[
         Whole | None, Parameter(help="Parallel processes, one thread each. [default: one per core]")

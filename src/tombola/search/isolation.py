@@ -18,6 +18,7 @@ from tombola.prune.masks import apply
 from tombola.search.named import builder, check_device
 from tombola.ticket import Check, Ticket, encode_network
 from tombola.train.engines import ENGINES, Engine, pick, trainer
+from tombola.train.plain import load as put
 from tombola.train.recipe import Recipe
 from tombola.train.source import Splits
 from tombola.train.watch import Unwatched
@@ -159,7 +160,6 @@ def isolate(
     with torch.random.fork_rng(devices=()):
         module = build()
     tied = models.tied_names(module)
-    engine = pick(_text(about, "engine"), module, splits.dataset.train_x[0], where)
     job = TrainJob(
         start=Snapshot(first, ticket.start, ticket.buffers),
         masks=ticket.masks,
@@ -168,6 +168,9 @@ def isolate(
         with_optimizer=False,
         name="ticket",
     )
+    # Another network is the wrong one before it is one that the engine cannot train.
+    put(module, job.start)
+    engine = pick(_text(about, "engine"), module, splits.dataset.train_x[0], where)
     with trainer(engine.name, build, splits, recipe, where, workers, Unwatched()) as train:
         outcome = train([job])[0]
     unlike = _unlike(about, where, engine)

@@ -62,7 +62,7 @@ def prepare(settings: Settings, splits: Splits | None = None) -> Setup:
     return Setup(
         method=settings,
         title=f"{model} on {dataset.name}",
-        engine=_told(engine, settings.device, workers),
+        engine=_told(engine, settings, workers),
         about={**_about(settings, dataset, model, recipe, engine), "network": models.identity(model, module)},
         build=build,
         families=tuple(Family(seed, draw(seed), draw) for seed in seeds),
@@ -79,10 +79,13 @@ def prepare(settings: Settings, splits: Splits | None = None) -> Setup:
     )
 
 
-def _told(engine: Engine, device: str, workers: int) -> str:
-    processes = "" if engine.name == "replicas" else f", {workers} {'worker' if workers == 1 else 'workers'}"
+def _told(engine: Engine, settings: Settings, workers: int) -> str:
+    if engine.name == "replicas":
+        processes = ", in one process whatever the number of workers" if settings.workers else ""
+    else:
+        processes = f", {workers} {'worker' if workers == 1 else 'workers'}"
     why = f" ({engine.why})" if engine.why else ""
-    return f"engine {engine.name} on {device}{processes}{why}"
+    return f"engine {engine.name} on {settings.device}{processes}{why}"
 
 
 def _about(settings: Settings, dataset: Dataset, model: str, recipe: Recipe, engine: Engine) -> Mapping[str, Any]:

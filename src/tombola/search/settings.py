@@ -33,7 +33,7 @@ class Method:
         scope: what is pruned, a key of :data:`tombola.prune.scope.PRESETS`.
         exclude: parameters to leave dense, by name or shell pattern.
         rewind: ``init``, ``step:K`` or ``lr``.
-        controls: names.
+        controls: names; each once, a number in it in one spelling.
         replicates: families.
         dense_runs: dense runs per family.
         gates: densities at which the verdict is certified.
@@ -62,6 +62,8 @@ class Method:
 
     def __post_init__(self) -> None:
         _check_types(self)
+        # An arm draws by its name: noise:0.50 would be another arm than noise:0.5.
+        object.__setattr__(self, "controls", tuple(dict.fromkeys(map(_one_spelling, self.controls))))
         if self.strategy not in STRATEGIES:
             raise UnknownName.among("strategy", self.strategy, STRATEGIES)
         _check_bounds(self, "replicates", "dense_runs", "rounds")
@@ -118,7 +120,7 @@ class Settings(Method):
 
     data: str = "digits"
     model: str | None = None
-    engine: str = "plain"
+    engine: str = "auto"
     device: str = "cpu"
     workers: int | None = None
     recipe: Mapping[str, Any] | None = None
@@ -147,6 +149,14 @@ _KINDS: Final = {
     "a list of numbers": ("gates",),
 }
 _OPTIONAL: Final = {"allocation", "density", "rate", "margin", "rounds", "gates", "model", "workers"}
+
+
+def _one_spelling(control: str) -> str:
+    word, colon, number = control.partition(":")
+    try:
+        return f"{word}{colon}{repr(float(number)).removesuffix('.0')}" if colon else control
+    except ValueError:
+        return control
 
 
 def _check_types(method: Method) -> None:

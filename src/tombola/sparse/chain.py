@@ -106,15 +106,21 @@ class _NotAChain(Exception):
     """The reason, in a sentence without a full stop."""
 
 
-def why_not(module: nn.Module) -> str | None:
+def why_not(module: nn.Module, example: Tensor | None = None) -> str | None:
     """Say in one sentence why the sparse engine cannot train a network; ``None`` where it can.
+
+    Args:
+        module: as in :func:`read_chain`.
+        example: as there; without it, what only a forward pass can tell is not known.
 
     Example:
         >>> print(why_not(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))))
         '0' is a Conv2d; the sparse engine runs chains of Linear, activations and Dropout
     """
     try:
-        _read(module)
+        chain = _read(module)
+        if example is not None:
+            _verify(chain, module, example[:_EXAMPLES])
     except _NotAChain as reason:
         return str(reason)
     return missing()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tombola.errors import InvalidValue, ShapeMismatch, UnknownName
+from tombola.prune.masks import check as check_masks
 from tombola.sparse.chain import ACTIVATIONS, ActivationLayer, Chain, DropoutLayer, LinearLayer
 from tombola.sparse.kernels import library
 from tombola.sparse.kernels.library import Kernels, kernels, padded, pointer
@@ -41,11 +42,18 @@ class Rule:
         optimizer: one of ``OPTIMIZERS``; ``nesterov`` is SGD with Nesterov's momentum.
         momentum: of ``momentum`` and ``nesterov``.
         weight_decay: decoupled for ``adamw``, added to the gradient for the others.
+
+    Raises:
+        UnknownName: there is no such optimiser.
     """
 
     optimizer: str
     momentum: float = 0.0
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise UnknownName.among("optimiser", self.optimizer, OPTIMIZERS)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -95,12 +103,19 @@ class SparseNetwork:
 
         Raises:
             UnknownName: there is no such loss.
+            InvalidValue: parameters that are not float32 on the CPU, masks that are not bool, no examples in a batch.
+            ShapeMismatch: parameters or masks that are not the chain's.
         """
         if loss not in LOSSES:
             raise UnknownName.among("loss", loss, LOSSES)
+        if batch_size < 1:
+            raise InvalidValue(f"the batch size is {batch_size}; an iteration takes 1 example at least.")
+        shapes = _shapes(chain)
+        _check_params(params, shapes)
+        check_masks(params, masks)
         self._kernels: Kernels = kernels(level)
         self._rule, self._batch_size, self._loss = rule, batch_size, LOSSES.index(loss)
-        self._shapes = {name: tuple(value.shape) for name, value in params.items()}
+        self._shapes = {name: shapes[name] for name in params}
         kept = {name: _mask_of(name, params, masks) for name in params}
         live = live_features([kept[layer.weight] for layer in chain.linears])
         self._live_inputs = live[0]
@@ -164,8 +179,8 @@ class SparseNetwork:
         """Make iterations.
 
         Args:
-            x: float32 ``[N, ...]``, contiguous.
-            y: int64 ``[N]``.
+            x: float32 ``[N, ...]``, contiguous, on the CPU.
+            y: int64 ``[N]``, the same.
             order: int64 ``[iterations, batch_size]``, numbers of examples.
             rates: the learning rate of each iteration.
             dropout: for each dropout float32 ``[iterations, batch_size, features]``.
@@ -173,17 +188,30 @@ class SparseNetwork:
 
         Returns:
             How many iterations were made.
+
+        Raises:
+            InvalidValue: a tensor of another kind, order or dropout masks of another shape, or labels that are none.
+            ShapeMismatch: examples that the network does not take.
         """
         self._check(x, y)
+        _check_tensor("order", order, torch.int64)
+        for mask in dropout:
+            _check_tensor("a dropout mask", mask, torch.float32)
         held = _array(order.contiguous()), np.array(rates, dtype=np.float64), [_array(d.contiguous()) for d in dropout]
         numbers, lr, drawn = held
         if len(lr) == 0:
             return 0
         # Without a sign, what is below zero is above everything.
         if numbers.shape != (len(lr), self._batch_size) or numbers.view(np.uint64).max() >= len(y):
-            raise InvalidValue("the order of the examples does not fit the batch size and the data.")
+            raise InvalidValue(
+                f"the order of the examples does not fit the batch size and the data: it is {numbers.shape} for "
+                f"{len(lr)} rates, a batch of {self._batch_size} and {len(y)} examples."
+            )
         if [d.shape for d in drawn] != [(len(lr), self._batch_size, width) for _, width in self._dropouts]:
-            raise InvalidValue("the dropout masks do not fit the network.")
+            raise InvalidValue(
+                f"the dropout masks do not fit the network: they are {[d.shape for d in drawn]}; draw_dropout gives "
+                f"those of an iteration, and {len(lr)} are stacked."
+            )
         masks = (ctypes.POINTER(ctypes.c_float) * max(1, len(drawn)))(*map(pointer, drawn))
         block = library.Block(pointer(numbers.reshape(-1)), pointer(lr), masks, len(lr), seconds)
         done = int(self._kernels.train(self._handle, ctypes.byref(self._data), ctypes.byref(block)))
@@ -213,7 +241,13 @@ class SparseNetwork:
         return {name: self._dense(name, None) for name in self._shapes}
 
     def load_params(self, params: Params) -> None:
-        """Take other values; what the masks prune is left out."""
+        """Take other values; what the masks prune is left out.
+
+        Raises:
+            InvalidValue: they are not float32 on the CPU.
+            ShapeMismatch: they are not the chain's.
+        """
+        _check_params(params, self._shapes)
         for name in self._shapes:
             for survivors in self._survivors(name):
                 survivors.take(_array(params[name]), survivors.value)
@@ -244,7 +278,11 @@ class SparseNetwork:
         return (part.weight, part.idle_weight) if kind == "weight" else (part.bias, part.idle_bias)
 
     def load_optimizer(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take the optimiser's state, dense, before the first iteration; what the masks prune is left out."""
+        """Take the optimiser's state, dense, before the first iteration; what the masks prune is left out.
+
+        Raises:
+            ShapeMismatch: it is not of these parameters.
+        """
         for name, slots in state.items():
             shape = self._shapes.get(name)
             if shape is None or any(value.dim() and tuple(value.shape) != shape for value in slots.values()):
@@ -308,20 +346,61 @@ class SparseNetwork:
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         """Refuse what compiled code would read beyond the end of; the labels of one tensor are looked at once."""
-        seen = (x.data_ptr(), tuple(x.shape), x.dtype, y.data_ptr(), len(y), y._version)
+        _check_tensor("x", x, torch.float32)
+        _check_tensor("y", y, torch.int64)
+        for name, value in (("x", x), ("y", y)):
+            if not value.is_contiguous():
+                raise InvalidValue(
+                    f"{name} is not contiguous: its strides are {value.stride()}. Give {name}.contiguous()."
+                )
+        seen = (x.data_ptr(), x.shape, y.data_ptr(), y.shape, y._version)
         if seen == self._seen:
             return
-        if x.dtype != torch.float32 or y.dtype != torch.int64 or len(x) != len(y) or not len(y):
-            raise InvalidValue(
-                f"x is {x.dtype} {tuple(x.shape)} and y {y.dtype} {tuple(y.shape)}; give float32, int64."
+        if not x.dim() or y.dim() != 1 or len(x) != len(y) or not len(y):
+            raise ShapeMismatch(
+                f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}. Give [N, ...] and [N], one label an example and "
+                "one example at least."
             )
-        if x[0].numel() != self._features or not x.is_contiguous() or not y.is_contiguous():
-            raise InvalidValue(f"an example has {x[0].numel()} features and the network takes {self._features}.")
+        if x[0].numel() != self._features:
+            raise ShapeMismatch(
+                f"an example has {x[0].numel()} features and the network takes {self._features}. Give the data that "
+                "the chain was read for."
+            )
         if int(y.min()) < 0 or int(y.max()) >= self._classes:
             raise InvalidValue(
-                f"the labels run from {int(y.min())} to {int(y.max())} and there are {self._classes} outputs."
+                f"the labels run from {int(y.min())} to {int(y.max())} and there are {self._classes} outputs. Number "
+                "the classes from 0."
             )
         self._seen, self._data = seen, library.Data(pointer(_array(x)), pointer(_array(y)))
+
+
+def _shapes(chain: Chain) -> dict[str, tuple[int, ...]]:
+    """Give the shapes of the parameters that a chain has."""
+    weights = {layer.weight: (layer.outputs, layer.inputs) for layer in chain.linears}
+    return weights | {layer.bias: (layer.outputs,) for layer in chain.linears if layer.bias}
+
+
+def _check_params(params: Params, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    odd = sorted(params.keys() ^ shapes.keys())
+    if odd:
+        raise ShapeMismatch(
+            f"the chain and the parameters do not have the same names: {', '.join(odd)} is in one only. Give "
+            "the parameters of the network that the chain was read off."
+        )
+    for name, shape in shapes.items():
+        _check_tensor(f"parameter {name!r}", params[name], torch.float32)
+        if tuple(params[name].shape) != shape:
+            raise ShapeMismatch(
+                f"parameter {name!r} has shape {tuple(params[name].shape)}, in the chain {shape}. Give the "
+                "parameters of the network that the chain was read off."
+            )
+
+
+def _check_tensor(what: str, value: object, dtype: torch.dtype) -> None:
+    if not isinstance(value, Tensor):
+        raise InvalidValue(f"{what} is {value!r:.40}; give a tensor, {dtype} on the CPU.")
+    if value.dtype != dtype or value.device.type != "cpu":
+        raise InvalidValue(f"{what} is {value.dtype} on {value.device}; give {dtype} on the CPU.")
 
 
 def _mask_of(name: str, params: Params, masks: Masks) -> NDArray[np.bool_]:

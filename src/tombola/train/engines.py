@@ -7,15 +7,14 @@ from typing import Final, final
 
 from torch import Tensor, nn
 
-from tombola import sparse
 from tombola.data import Split
 from tombola.errors import InvalidValue, UnknownName
-from tombola.sparse import read_chain
+from tombola.sparse import why_not
 from tombola.sparse.kernels.library import kernels
 from tombola.train.plain import PlainTrainer
 from tombola.train.pool import Pool
 from tombola.train.recipe import Recipe
-from tombola.train.replicas import ReplicaTrainer
+from tombola.train.replicas import ReplicaTrainer, little_gain
 from tombola.train.replicas_nets import why_not_stacked
 from tombola.train.sparse import SparseTrainer
 from tombola.train.watch import Watcher
@@ -24,7 +23,7 @@ from tombola.types import Seed, TrainFn
 ENGINES: Final = ("plain", "sparse", "replicas")
 
 _IN_A_STACK: Final = 32
-"""Replicates trained as one. A fixed number: bits may depend on what is stacked together."""
+"""Replicates trained as one, where there is memory for them. Fixed: bits may depend on what is stacked together."""
 
 
 @final
@@ -34,7 +33,8 @@ class Engine:
 
     Attributes:
         name: one of ``ENGINES``.
-        why: the reason in one sentence, where it was not asked for by name.
+        why: the reason in one sentence, where it was not asked for by name; otherwise what speaks against it, if
+            anything does.
     """
 
     name: str
@@ -67,31 +67,21 @@ def pick(asked: str, module: nn.Module, example: Tensor, device: str) -> Engine:
         return Engine("plain")
     if asked == "auto":
         if on_cpu:
-            reason = _not_sparse(module, example)
+            reason = why_not(module, example[None])
             cheap = "the cost of sparse training falls with density"
             return Engine("plain", reason) if reason else Engine("sparse", cheap)
         reason = why_not_stacked(module, example)
         return Engine("plain", reason) if reason else Engine("replicas", "a stack of networks fills the GPU")
     if asked == "sparse":
-        reason = _not_sparse(module, example) if on_cpu else f"it runs on the CPU, and the device is {device}"
+        reason = why_not(module, example[None]) if on_cpu else f"it runs on the CPU, and the device is {device}"
     else:
         reason = why_not_stacked(module, example)
     if reason is not None:
         raise InvalidValue(
-            f"the {asked} engine cannot train this network: {reason.rstrip('.')}. Use the engine auto or plain."
+            f"the {asked} engine cannot train this network here: {reason.rstrip('.')}. Use the engine auto or plain in "
+            "a search; a ticket is trained again by the engine that found it, where that runs."
         )
-    return Engine(asked)
-
-
-def _not_sparse(module: nn.Module, example: Tensor) -> str | None:
-    """Say why the sparse engine cannot train a network on such examples; ``None`` where it can."""
-    reason = sparse.why_not(module)
-    if reason is None:
-        try:
-            read_chain(module, example[None])
-        except InvalidValue as error:
-            return str(error)
-    return reason
+    return Engine(asked, little_gain(module, device) if asked == "replicas" else None)
 
 
 def trainer(

@@ -35,7 +35,7 @@ class ReplicaTrainer:
     LeNet-300-100 was found equal bit for bit; of 160 chains of random widths the worst differed by 1e-4 of a tensor's
     largest value after 30 iterations, most by less than 1e-6. Longer training amplifies that, and so does Adam where a
     gradient is nearly zero. For the same reason bits may depend on what is stacked together: on a CPU calls
-    with the same jobs and ``at_once`` repeat them, and with ``at_once=1`` a result depends on its job alone.
+    with the same jobs, ``at_once`` and machine repeat them, and with ``at_once=1`` a result depends on its job alone.
 
     A replicate that diverges stops counting, and the others go on as if it were not there. ``seconds`` is a job's equal
     share of its stack's wall time, so that the sum over the jobs is the wall time of training them.
@@ -48,8 +48,8 @@ class ReplicaTrainer:
         recipe: how to train.
         device: ``cpu`` or ``cuda[:n]``.
         watcher: told of every evaluation; asked before every iteration of a stack.
-        at_once: how many replicates are trained in one stack at most, at least 1; by default what is estimated to
-            take half of the memory that is free on the device.
+        at_once: how many replicates are trained in one stack at most, at least 1; by default, and never more than, what
+            is estimated to take half of the memory that the device has.
         graph: capture the iteration on CUDA; without it the same computation runs eagerly.
     """
 
@@ -69,7 +69,8 @@ class ReplicaTrainer:
         """Train the jobs, stack after stack; outcomes come in the jobs' order.
 
         Raises:
-            InvalidValue: the network cannot be stacked (:func:`why_not` says so beforehand), or a job runs back.
+            InvalidValue: the network cannot be stacked (:func:`~tombola.train.replicas_nets.why_not_stacked` says so
+                beforehand), or a job runs back.
             ShapeMismatch: a job's tensors do not fit the module.
             DataTooSmall: the batch is larger than the training split.
         """
@@ -101,44 +102,26 @@ class ReplicaTrainer:
         reason = why_not_stacked(module, example)
         if reason is not None:
             raise InvalidValue(f"{reason} Use the plain engine for this network.")
-        if self.at_once is not None:
-            return self.at_once
-        most = max(1, _free(self.device) // 2 // footprint(module, example, self.recipe.batch_size))
-        # A power of two, so that a little more or less of free memory does not make other stacks.
-        return 1 << (most.bit_length() - 1)
+        most = max(1, _memory(self.device) // 2 // footprint(module, example, self.recipe.batch_size))
+        # A power of two, so that machines of nearly equal memory make equal stacks.
+        fits = 1 << (most.bit_length() - 1)
+        return fits if self.at_once is None else min(self.at_once, fits)
 
 
-def why_not(module: nn.Module, jobs: Sequence[TrainJob], example: Tensor | None = None) -> str | None:
-    """Say in one sentence why jobs cannot be trained in stacks; ``None`` when they can.
-
-    Args:
-        module: the architecture.
-        jobs: what to train.
-        example: one example, without a batch axis, on the module's device, to try the stack on; without it what only
-            a trial can tell is not known.
-    """
-    if max((len(numbers) for numbers in _groups(jobs)), default=0) < 2:
-        return f"no two of the {len(jobs)} jobs run from one step to another together, so there is nothing to stack."
-    return why_not_stacked(module, example)
-
-
-def worth_it(module: nn.Module, jobs: Sequence[TrainJob], device: str) -> tuple[bool, str]:
-    """Say whether stacking is faster than one job after another, and why, in one sentence.
+def little_gain(module: nn.Module, device: str) -> str | None:
+    """Say in one sentence why stacking gains little over one network after another; ``None`` where it is worth it.
 
     On a GPU it is from two replicates on. On one CPU thread it spares the interpreter's share only, so it is for small
     chains of linear layers; ``tombola bench replicas`` measures it.
     """
-    most = max((len(numbers) for numbers in _groups(jobs)), default=0)
-    if most < 2:
-        return False, "no two jobs can be stacked, so there is nothing to gain."
     if not device.startswith("cpu"):
-        return True, f"{most} networks in one stack fill the GPU better than one after another."
+        return None
     weights = sum(p.numel() for p in module.parameters())
     linear = chain(module, torch.empty(1)) is not None
     if linear and weights <= _SMALL:
-        return True, f"{most} small networks ({weights:,} weights) in one stack share the interpreter's time."
+        return None
     what = f"a network of {weights:,} weights" if linear else "a network that is no chain of linear layers"
-    return False, f"on a CPU {what} gains little from stacking."
+    return f"on a CPU {what} gains little from stacking"
 
 
 def footprint(module: nn.Module, example: Tensor, batch_size: int) -> int:
@@ -165,14 +148,15 @@ def footprint(module: nn.Module, example: Tensor, batch_size: int) -> int:
     return 7 * weights + sum(seen) * max(2 * batch_size, EVALUATION_CHUNK)
 
 
-def _free(device: str) -> int:
-    """Give the bytes of memory that are free on a device."""
+def _memory(device: str) -> int:
+    """Give the bytes of memory that a device has.
+
+    Not those that are free: they change from call to call, stacks would change with them, and bits with the stacks.
+    """
     if device.startswith("cuda"):
-        where = torch.device(device)
-        kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
-        return torch.cuda.mem_get_info(where)[0] + kept
+        return torch.cuda.get_device_properties(torch.device(device)).total_memory
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return 1 << 31
 

@@ -12,15 +12,13 @@ from tombola.errors import InvalidValue
 from tombola.models import DRAWING, state_buffers
 from tombola.prune.rewinding import masked
 from tombola.seeds import derive, generator
-from tombola.sparse import Rule, SparseNetwork, read_chain, why_not
+from tombola.sparse import Rule, SparseNetwork, read_chain
 from tombola.train.order import BatchOrder
 from tombola.train.plain import PlainTrainer, load
 from tombola.train.recipe import Recipe
 from tombola.train.run import Keeper, Progress, Single, check_order, run_one
 from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Seed, Snapshot, Step, TrainJob, TrainOutcome
-
-__all__ = ["SparseTrainer", "why_not"]
 
 _SECONDS_A_CALL: Final = 0.1
 _FLOATS_A_CALL: Final = 1 << 23
@@ -32,8 +30,9 @@ _ITERATIONS_A_CALL: Final = 1000
 class SparseTrainer:
     """Trains one network after another on compiled kernels that touch the surviving weights alone.
 
-    What :class:`~tombola.train.plain.PlainTrainer` does, for the networks of which :func:`why_not` says nothing: the
-    same batches, dropout masks, learning rates, evaluation grid and ends, and the same bits on every run of a machine.
+    What :class:`~tombola.train.plain.PlainTrainer` does, for the networks of which :func:`~tombola.sparse.why_not` says
+    nothing: the same batches, dropout masks, learning rates, evaluation grid and ends, and the same bits on every run
+    of a machine.
 
     Its values are not the plain trainer's bits, for sums are taken in another order. After the first iterations the two
     agree to rounding. Then they separate, as any two float32 orders of summation do in a network with kinks: a

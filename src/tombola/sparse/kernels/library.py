@@ -18,9 +18,11 @@ LEVELS: Final = ("plain", "avx2", "avx512")
 """What the kernels are compiled for, slowest first."""
 
 CHOICE: Final = "TOMBOLA_KERNELS"
-"""The environment variable that forces a level, or none at all: ``none``."""
+"""The environment variable that forces a level, or switches the kernels off: ``none``."""
 
-ABSENT: Final = "the compiled kernels are not here: install a C++ compiler and reinstall"
+_NONE: Final = "none"
+_ABSENT: Final = "the compiled kernels are not here: install a C++ compiler and reinstall"
+_OFF: Final = f"{CHOICE}={_NONE} switches the compiled kernels off: unset it to have them"
 
 LANES: Final = 16
 PANEL: Final = 64
@@ -230,13 +232,15 @@ def kernels(level: str | None = None) -> Kernels:
 
     Raises:
         UnknownName: there is no such level.
-        InvalidValue: it is not compiled, or this processor cannot run it.
+        InvalidValue: it is not compiled, this processor cannot run it, or the variable switches the kernels off.
     """
     asked = level or os.environ.get(CHOICE) or None
-    if asked not in (None, "none", *LEVELS):
-        raise UnknownName.among("level of kernels", str(asked), LEVELS)
-    if not available() or asked == "none":
-        raise InvalidValue(f"{ABSENT}.")
+    if asked not in (None, _NONE, *LEVELS):
+        raise UnknownName.among("level of kernels", str(asked), (*LEVELS, _NONE))
+    if asked == _NONE:
+        raise InvalidValue(f"{_OFF}.")
+    if not available():
+        raise InvalidValue(f"{_ABSENT}.")
     if asked is not None and asked not in available():
         raise InvalidValue(f"the {asked} kernels do not run here; {' and '.join(available())} do.")
     return _loaded(asked or available()[-1])
