@@ -2,7 +2,8 @@
 
 ``python benchmarks/kill_study.py --kills 50 --out benchmarks/results/NAME.json``: half of the kills come at the n-th
 call that changes the disk, spread over all such calls of the study, and half at random instants; each in a folder of
-its own, then the study is run to its end there. Both engines take turns.
+its own, then the study is run to its end there. Both engines take turns. A study that ended before its instant counts
+as no kill.
 """
 
 import argparse
@@ -38,12 +39,14 @@ def main() -> None:
             began = time.perf_counter()
             count = changes(folder, engine)
             whole[engine] = results(folder), count, time.perf_counter() - began
-        for number in range(arguments.kills):
+        number = -1
+        while sum(row["killed"] for row in rows) < arguments.kills:
+            number += 1
             engine = ("plain", "sparse")[number % 2]
             expected, count, seconds = whole[engine]
             folder = Path(top) / "killed"
             if number % 4 < 2:
-                at = (number * count) // arguments.kills
+                at = (number * count // arguments.kills) % count
                 ended, instant = killed_at(folder, engine, at), f"change {at} of {count}"
             else:
                 after = draw.uniform(0, seconds)
