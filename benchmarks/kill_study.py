@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / folder) for folder in ("crash", "study")]
 
@@ -31,7 +32,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    draw, rows = random.Random(0), []
+    draw = random.Random(0)
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as top:
         whole = {}
         for engine in ("plain", "sparse"):
