@@ -93,6 +93,47 @@ def test_from_any_point_on_the_same_bits(kind: type, build: object, recipe: str,
             assert same_outcome(trainer.train_one(one, resumed=stopping.kept[-1]), whole), after
 
 
+class Counts(nn.Module):
+    """Scales by how often it was called, and keeps that number outside the state dict, or in it."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.layer, self.where, self.calls = nn.Linear(64, 10), where, [0]
+        self.alias, self.act = self.layer, lambda x: x.relu()
+        self.register_buffer("number", torch.zeros(()), persistent=where == "kept")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and self.where == "attribute":
+            self.calls[0] += 1
+        elif self.training:
+            self.number += 1
+        return self.layer(self.act(x.flatten(1))) * (1 + (self.calls[0] + self.number) / 20)
+
+
+@pytest.mark.parametrize(("where", "kept"), [("attribute", False), ("buffer", False), ("kept", True)])
+def test_what_stands_outside_the_state_dict_is_not_gone_on_with(where: str, kept: bool) -> None:
+    """Such a unit is trained from its beginning, and so ends in the same bits."""
+    build, stopping = partial(Counts, where), Stops(20)
+    trainer, one = PlainTrainer(build, SPLITS, RECIPES["adam"]), job(build)
+    replace(trainer, watcher=stopping).train_one(one, keeper=stopping)
+    assert (len(stopping.kept) > 0) == kept
+    whole = trainer.train_one(one)
+    for progress in stopping.kept:
+        assert same_outcome(trainer.train_one(one, resumed=progress), whole)
+
+
+def test_a_network_that_cannot_be_written_down_is_not_gone_on_with() -> None:
+    def build() -> nn.Module:
+        model = net()
+        model.numbers = iter(lambda: 1, 2)
+        model.lines = (line for line in ())
+        return model
+
+    stopping = Stops(20)
+    PlainTrainer(build, SPLITS, RECIPES["adam"], watcher=stopping).train_one(job(net), keeper=stopping)
+    assert stopping.kept == []
+
+
 TRAINED = Trained("net", "digits", "recipe", "plain")
 
 
@@ -132,6 +173,24 @@ def test_a_stopped_unit_is_gone_on_with(tmp_path: Path, kind: type) -> None:
     assert ended is not None
     assert same_outcome(ended, kind(net, SPLITS, RECIPES["adam"]).train_one(one))
     assert Store(tmp_path).part(key) is None
+
+
+def test_what_another_version_left_is_trained_from_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, asked = job(net), list[object]()
+    with monkeypatch.context() as older:
+        older.setattr("tombola.__version__", "0.0.9")
+        remembering(tmp_path, watcher=Stops(20)).train_one(Order("s", one))
+    trained = PlainTrainer.train_one
+
+    def noting(*arguments: object, **options: object) -> object:
+        asked.append(options["resumed"])
+        return trained(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PlainTrainer, "train_one", noting)
+    assert remembering(tmp_path).train_one(Order("s", one)) is not None
+    assert asked == [None]
 
 
 def test_a_unit_that_another_process_trains_is_left_to_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tombola.models.kinds import kinds, tied_names
 from tombola.models.macs import macs
 from tombola.models.registry import ModelEntry, build, layer_multipliers, registry
 from tombola.models.start import DRAWING, initial
-from tombola.models.state import state_buffers
+from tombola.models.state import state_buffers, unseen_state
 
 __all__ = [
     "DRAWING",
@@ -32,4 +32,5 @@ __all__ = [
     "registry",
     "state_buffers",
     "tied_names",
+    "unseen_state",
 ]

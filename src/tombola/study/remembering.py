@@ -92,7 +92,7 @@ class _Keeper:
     def found(self) -> Progress | None:
         """Give what another process left of this unit."""
         part = self._store.part(self._key)
-        if part is None or part.tensors is None:
+        if part is None or part.tensors is None or part.body.get("versions") != units.versions():
             return None
         try:
             held = tensors.read(part.tensors, f"part of unit {self._key}")
@@ -119,6 +119,7 @@ class _Keeper:
         body: dict[str, Any] = {
             "saved": sorted(progress.saved),
             "curve": {name: [units.plain(one) for one in values] for name, values in vars(progress.curve).items()},
+            "versions": units.versions(),
             "seconds": self.before + time.monotonic() - self._began,
         }
         self._store.put_part(self._key, body, data)

@@ -69,7 +69,7 @@ def put(store: Store, job: TrainJob, unit: Mapping[str, Any], outcome: TrainOutc
     Raises:
         CannotWrite: the store's disk is full or read-only; what was kept before stays.
     """
-    clock = {"seconds": outcome.seconds, "host": socket.gethostname(), **_versions()}
+    clock = {"seconds": outcome.seconds, "host": socket.gethostname(), **versions()}
     store.put(key(unit), record(job, unit, outcome), snapshots(job, outcome), clock)
 
 
@@ -83,12 +83,12 @@ def known(store: Store, unit: Mapping[str, Any]) -> TrainOutcome | None:
         found = outcome(kept.body, kept.tensors, kept.clock["seconds"], f"unit {name}")
     except (CorruptStore, KeyError):
         return None
-    now = _versions()
+    now = versions()
     before = {name: kept.clock.get(name) for name in now}
     return found if before == now else replace(found, elsewhere=" ".join(f"{k} {v}" for k, v in before.items()))
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Give what the last bits of a training depend on besides its unit."""
     return {
         "tombola": tombola.__version__,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tombola.data import Split
 from tombola.errors import ShapeMismatch
-from tombola.models import state_buffers
+from tombola.models import state_buffers, unseen_state
 from tombola.prune.rewinding import masked
 from tombola.seeds import derive
 from tombola.train.loss import mean_loss, sum_loss
@@ -99,6 +99,7 @@ class _Run(Single):
         self.optimizer = make_optimizer(self.recipe, self.params, self.device)
         if start.optimizer is not None:
             load_slots(self.optimizer, self.params, start.optimizer)
+        self.unseen = unseen_state(self.model)
         self.lr_moves = self.recipe.schedule != "constant" or self.recipe.warmup > 0
         self.model.train()
 
@@ -122,6 +123,9 @@ class _Run(Single):
 
     def evaluate(self) -> list[tuple[float, float]]:
         return [evaluate(self.model, *self.val, self.recipe.loss)]
+
+    def resumes(self) -> bool:
+        return self.unseen is not None and self.unseen == unseen_state(self.model)
 
     def slots(self) -> Mapping[str, Mapping[str, Tensor]] | None:
         return slots_of(self.optimizer, self.params) or None

@@ -40,6 +40,9 @@ class Row(Protocol):
 class Resumable(Row, Protocol):
     """A row of one network that can be gone on with in another process."""
 
+    def resumes(self) -> bool:
+        """Whether :meth:`whole` gives all that the next iterations depend on."""
+
     def whole(self, step: Step) -> Snapshot:
         """Give the network as it is, with the optimiser's state whatever its job wants."""
 
@@ -64,6 +67,9 @@ class Single(ABC):
 
     def snapshot(self, place: int, step: Step) -> Snapshot:  # noqa: ARG002
         return replace(self.values(step), optimizer=self.slots() if self.job.with_optimizer else None)
+
+    def resumes(self) -> bool:
+        return True
 
     def whole(self, step: Step) -> Snapshot:
         return replace(self.values(step), optimizer=self.slots())
@@ -245,13 +251,15 @@ def _train(
 @final
 @dataclass(frozen=True)
 class _Kept:
-    """Puts together what a keeper keeps; never between a position and the look at it."""
+    """Puts together what a keeper keeps; never between a position and the look at it, and only what goes on from it."""
 
     row: Resumable
     course: _Course
     keeper: Keeper
 
     def keep(self, step: Step) -> None:
+        if not self.row.resumes():
+            return
         steps, losses, accuracies = zip(*self.course.seen, strict=True) if self.course.seen else ((), (), ())
         curve = Curve(steps, losses, accuracies)
         self.keeper.keep(Progress(self.row.whole(step), self.row.best(0), dict(self.course.saved), curve))
