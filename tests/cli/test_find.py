@@ -317,8 +317,8 @@ def test_ctrl_c_keeps_the_levels_that_are_finished_for_judge(
     """Levels 0 to 2 of sixty: their rows are a table that judge reads, and the same command goes on."""
     words = ["--engine", engine, "--workers", "1", "--iterations", "40", "--rounds", "60", "--rate", "0.05"]
     err = interrupted(started([*LONG, *words], tmp_path), "level 2:")
-    assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "store"}
-    table = tmp_path / "results.csv"
+    assert {path.name for path in tmp_path.iterdir()} == {"results.partial.csv", "store"}
+    table = tmp_path / "results.partial.csv"
     found = re.search(r"Interrupted; levels 0 to (\d+) are finished, and in (\S+)\. `tombola judge", err)
     assert found is not None
     assert found[2] == str(table)

@@ -148,7 +148,7 @@ def test_a_density_alone_takes_the_strategys_rounds(strategy: str, levels: int) 
 def test_a_control_has_one_spelling_and_one_arm() -> None:
     asked = ("noise:0.50", "reinit", "noise:.5", "noise:3.0", "reinit", "noise:3")
     method = settings(controls=asked)
-    assert method.controls == ("noise:0.5", "reinit", "noise:3")
+    assert method.controls == ("noise:0.5", "noise:3", "reinit")
     assert tuple(prepare(method).plan.controls) == method.controls
     with pytest.raises(UnknownName, match="noise:K"):
         prepare(settings(controls=("noisy:1",)))

@@ -78,7 +78,7 @@ def same_outcome(one: TrainOutcome, other: TrainOutcome) -> bool:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """Read everything that a study or a search wrote, without what the clock says."""
+    """Read everything that a study or a search wrote, without what the clock says and where the store is."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -91,6 +91,8 @@ def results(folder: Path) -> dict[str, Any]:
             if "cost" in body:
                 del body["cost"]["wall"]
             found[name] = body
+        elif path.name == "study.toml":
+            found[name] = [line for line in path.read_text().splitlines() if not line.startswith("# store ")]
         else:
             found[name] = path.read_bytes()
     return found

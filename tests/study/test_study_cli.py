@@ -88,6 +88,31 @@ def test_compare_says_what_differs(done: Path, tmp_path: Path, capsys: pytest.Ca
     assert "holds one search and no study" in capsys.readouterr().err
 
 
+def test_a_store_elsewhere_is_remembered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.toml").write_text(TOML)
+    folder, store = tmp_path / "s", tmp_path / "of all"
+    assert main(["study", "run", str(tmp_path / "mine.toml"), "--out", str(folder), "--store", str(store)]) == 0
+    units = sorted(store.glob("units/*/*.json"))
+    (folder / "result.json").unlink()
+    assert main(["study", "resume", str(folder)]) == 0
+    assert main(["study", "run", str(tmp_path / "mine.toml"), "--out", str(folder)]) == 0
+    assert (folder / "result.json").exists()
+    assert not (folder / "store").exists()
+    assert sorted(store.glob("units/*/*.json")) == units
+    capsys.readouterr()
+    assert main(["study", "status", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["units"] == len(units)
+
+
+def test_the_order_of_controls_is_no_difference(tmp_path: Path) -> None:
+    text = TOML.replace('["reinit"]', '["reinit", "permute"]')
+    for name, one in (("a", text), ("b", text.replace('["reinit", "permute"]', '["permute", "reinit"]'))):
+        (tmp_path / "mine.toml").write_text(one)
+        words = ["study", "run", str(tmp_path / "mine.toml"), "--out", str(tmp_path / name)]
+        assert main([*words, "--store", str(tmp_path / "store")]) == 0
+    assert main(["study", "compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+
+
 def test_the_store_is_listed_checked_and_cleaned(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = str(done / "store")
     assert main(["store", "ls", store]) == 0

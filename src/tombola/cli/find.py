@@ -14,6 +14,9 @@ from tombola.search.settings import Settings
 if TYPE_CHECKING:
     from tombola.search.keeping import Keeping
 
+PARTIAL = "results.partial.csv"
+"""The finished levels of a search that was stopped; the results of one that ended are left as they are."""
+
 
 def find(
     *,
@@ -115,8 +118,8 @@ def find(
 
     Trains dense networks, prunes them level by level, trains the survivors from their initial values, and compares
     them with the dense networks and with controls of equal density. Recipe flags left out follow the paper's recipe
-    for the model. Writes ticket.safetensors, trained.safetensors, result.json and results.csv; after Ctrl-C the
-    results.csv of the levels that are finished.
+    for the model. Writes ticket.safetensors, trained.safetensors, result.json and results.csv; after Ctrl-C the levels
+    that are finished, as results.partial.csv, and the same command goes on.
     """
     recipe: dict[str, Any] = {
         "iterations": iterations,
@@ -191,6 +194,7 @@ def _run(settings: Settings, out: Path | None, store: Path | None, as_json: bool
         return INTERRUPTED
     try:
         finding = finding.save(folder)
+        (folder / PARTIAL).unlink(missing_ok=True)
     except CannotWrite:
         # What took hours to find is at least seen.
         if not as_json:
@@ -215,7 +219,7 @@ def _interrupted(kept: "Keeping", folder: Path | None) -> str:
     on = "What is finished is kept, and the same command goes on from there."
     if not kept.levels:
         return f"Interrupted. {on}"
-    path = folder / "results.csv"
+    path = folder / PARTIAL
     try:
         finished = kept.save(path)
     except CannotWrite as error:

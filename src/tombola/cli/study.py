@@ -18,7 +18,8 @@ _Ray = Annotated[str | None, Parameter(help="Address of a Ray cluster, or `local
 _Store = Annotated[
     Path | None,
     Parameter(
-        help="Folder of finished units; studies on one store share them. [default: store/ in the study's folder]"
+        help="Folder of finished units; studies on one store share them. [default: that of the run before, or store/ "
+        "in the study's folder]"
     ),
 ]
 _Size = Annotated[
@@ -92,10 +93,10 @@ def status(folder: Path, /, *, store: _Store = None, json: _Json = False) -> Non
     Args:
         folder: Where it was run.
     """
-    from tombola.study.running import RESULT_FILE, written
+    from tombola.study.running import RESULT_FILE, store_of, written
     from tombola.study.store import Store
 
-    spec, where = written(folder), store or folder / "store"
+    spec, where = written(folder), store or store_of(folder)
     entries = Store(where).entries() if where.exists() else {}
     done, ended = len(entries), (folder / RESULT_FILE).exists()
     iterations = sum(entry.iterations for entry in entries.values())
@@ -161,7 +162,7 @@ def _run(spec: "Spec", folder: Path, store: Path | None, workers: int | None, ra
     from tombola.errors import InvalidValue
     from tombola.files import check_writable
     from tombola.study.live import watching
-    from tombola.study.running import Workers, run
+    from tombola.study.running import Workers, run, store_of
 
     if workers is not None and ray is not None:
         raise InvalidValue("--workers is for processes of this machine, and --ray has its own. Give one of them.")
@@ -177,7 +178,7 @@ def _run(spec: "Spec", folder: Path, store: Path | None, workers: int | None, ra
     last_words = f"Interrupted; what is finished is kept. Go on with: tombola study resume {folder}"
     try:
         with ends_promptly(INTERRUPTED, lambda: last_words), watching() as observer:
-            studied = run(spec, folder, store or folder / "store", elsewhere, observer)
+            studied = run(spec, folder, store or store_of(folder), elsewhere, observer)
     except KeyboardInterrupt:
         forget_interrupt()
         import sys

@@ -33,7 +33,7 @@ class Method:
         scope: what is pruned, a key of :data:`tombola.prune.scope.PRESETS`.
         exclude: parameters to leave dense, by name or shell pattern.
         rewind: ``init``, ``step:K`` or ``lr``.
-        controls: names; each once, a number in it in one spelling.
+        controls: names; each once and in order, a number in it in one spelling.
         replicates: families.
         dense_runs: dense runs per family.
         gates: densities at which the verdict is certified.
@@ -62,8 +62,9 @@ class Method:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        # An arm draws by its name: noise:0.50 would be another arm than noise:0.5.
-        object.__setattr__(self, "controls", tuple(dict.fromkeys(map(_one_spelling, self.controls))))
+        # An arm draws by its name: noise:0.50 would be another arm than noise:0.5. Their order decides nothing.
+        object.__setattr__(self, "controls", tuple(sorted(set(map(_one_spelling, self.controls)))))
+        object.__setattr__(self, "exclude", tuple(sorted(set(self.exclude))))
         if self.strategy not in STRATEGIES:
             raise UnknownName.among("strategy", self.strategy, STRATEGIES)
         _check_bounds(self, "replicates", "dense_runs", "rounds")

@@ -34,7 +34,11 @@ SCHEMA: Final = 1
 SPEC_FILE: Final = "study.toml"
 RESULT_FILE: Final = "result.json"
 
+STORE: Final = "store"
+"""Of a study that was given no other, in its folder."""
+
 _KEY_LINE: Final = "# key "
+_STORE_LINE: Final = "# store "
 _LOOK_EVERY_SECONDS: Final = 0.1
 _ITS_OWN: Final = (Diverged, EmptiedLayer, InvalidScores, MissingEvidence)
 """What ends a search and says nothing about the others."""
@@ -121,7 +125,7 @@ def run(
     began, observer = time.monotonic(), observer or Observer()
     claims = claims_of(spec)
     setups = _prepared(spec)
-    begin(spec, folder)
+    begin(spec, folder, store)
     held = Store(store)
     trained = {name: trained_with(setup) for name, setup in setups.items()}
     alone = {name: setup.alone for name, setup in setups.items() if setup.alone is not None}
@@ -148,13 +152,14 @@ def run(
     return Studied(spec, findings, failed, settlements, time.monotonic() - began)
 
 
-def begin(spec: Spec, folder: Path) -> None:
-    """Write down what is run in a folder, with its key.
+def begin(spec: Spec, folder: Path, store: Path) -> None:
+    """Write down what is run in a folder, with its key, and its store where that is elsewhere.
 
     Raises:
         InvalidValue: another study is in it.
     """
-    path, text = folder / SPEC_FILE, f"{_KEY_LINE}{spec.key}\n{spec.to_toml()}".encode()
+    lines = [f"{_KEY_LINE}{spec.key}"] + ([] if store == folder / STORE else [f"{_STORE_LINE}{store.absolute()}"])
+    path, text = folder / SPEC_FILE, "\n".join([*lines, spec.to_toml()]).encode()
     try:
         there = written(folder) if path.exists() else spec
     except InvalidValue:
@@ -190,6 +195,16 @@ def written(folder: Path) -> Spec:
             "another --out for another study."
         )
     return spec
+
+
+def store_of(folder: Path) -> Path:
+    """Give the store that the study in a folder was run on, or would be."""
+    try:
+        lines = (folder / SPEC_FILE).read_text(encoding="utf-8").splitlines()[:2]
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    elsewhere = [line.removeprefix(_STORE_LINE) for line in lines if line.startswith(_STORE_LINE)]
+    return Path(elsewhere[0]) if elsewhere else folder / STORE
 
 
 @contextmanager
