@@ -87,5 +87,35 @@ def test_check_writable(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "deeper")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(CannotWrite, match="cannot write into"):
-        check_writable(tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name in ("file", "file/inside", "link", "link/inside"):
+        with pytest.raises(CannotWrite, match="is a file or a link that leads nowhere"):
+            check_writable(tmp_path / name)
+        with pytest.raises(CannotWrite, match="stands where a folder is needed"):
+            write_all({tmp_path / name / "inside": b""})
+    with pytest.raises(CannotWrite, match=r"File name too long\. Choose a shorter name"):
+        check_writable(tmp_path / ("x" * 300) / "inside")
+
+
+def test_to_find_out_whether_a_folder_can_be_written_makes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A neighbour may be at work in it."""
+    made = list[object]()
+    monkeypatch.setattr(os, "mkdir", lambda *arguments: made.append(arguments))
+    monkeypatch.setattr(os, "rmdir", lambda *arguments: made.append(arguments))
+    check_writable(tmp_path / "new" / "deeper")
+    assert made == []
+
+
+def test_a_folder_that_somebody_takes_away_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, folder = os.open, tmp_path / "x"
+
+    def after_a_neighbour(*arguments: object) -> int:
+        monkeypatch.setattr(os, "open", opened)
+        folder.rmdir()
+        return opened(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", after_a_neighbour)
+    write_all({folder / "a": b"1"})
+    assert (folder / "a").read_bytes() == b"1"

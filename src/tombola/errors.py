@@ -16,6 +16,7 @@
     │   ├── DataMissing       the data set is not on this machine
     │   ├── CorruptData       a file that is not what its format or checksum says
     │   └── DataTooSmall      not enough examples for the split or the batch
+    ├── SourceChanged         the code of the user's own network was edited while a search ran
     ├── InvalidResults        a table of results that cannot be judged
     ├── TicketError
     │   └── CorruptTicket     truncated, altered or hostile ticket file
@@ -95,6 +96,10 @@ class CorruptData(DataError):
 
 class DataTooSmall(DataError):
     """Not enough examples for the split or the batch."""
+
+
+class SourceChanged(TombolaError):
+    """The code of the user's own network is not what it was when the search began."""
 
 
 class InvalidResults(TombolaError):

@@ -1,5 +1,6 @@
 """The command line as a whole: speed of help, exit codes, one error, never a traceback."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -235,3 +236,54 @@ def test_a_full_or_closed_standard_output_is_no_traceback() -> None:
     done = subprocess.run(f"{sys.executable} -m tombola cite >&-", shell=True, capture_output=True, text=True,
                           timeout=60, check=False)  # fmt: skip
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("where", ["/dev/full", "&-"])
+def test_a_full_or_closed_standard_error_changes_no_result(tmp_path: Path, where: str) -> None:
+    def shell(words: str) -> subprocess.CompletedProcess[str]:
+        command = f"{sys.executable} -m tombola {words} 2>{where}"
+        return subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True, timeout=120, check=False)
+
+    done = shell(f"find --iterations 5 --json --out {tmp_path / 'f'} {' '.join(_TINY)}")
+    assert (done.returncode, done.stdout[:1]) == (0, "{")
+    assert (tmp_path / "f/ticket.safetensors").is_file()
+    for wrong in ("cite emp", "fnd"):
+        done = shell(wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_what_the_terminal_cannot_show_ends_nothing() -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    code = "import sys, tombola.cli; tombola.cli.main(['--version']); print('97.1 \u00b1 0.3')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "97.1 ? 0.3"), done.stderr
+
+
+_INTERRUPTS = """
+import sys
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "cyclopts":
+            exec("raise KeyboardInterrupt")
+
+sys.meta_path.insert(0, Interrupts())
+"""
+
+
+def test_ctrl_c_while_the_command_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_INTERRUPTS)
+    done = subprocess.run([sys.executable, "-m", "tombola", "--help"], capture_output=True, text=True, timeout=60,
+                          check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)})  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
+def test_the_help_of_gc_says_what_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["store", "gc", "--help"]) == 0
+    assert "Units in progress are kept" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_name_that_no_folder_can_have_is_no_store(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["store", "ls", "s" * 300]) == 2
+    assert "there is no store in" in capsys.readouterr().err

@@ -103,11 +103,35 @@ def test_a_wrong_field_is_named(change: str, words: str) -> None:
         ('name = "x"\n[searches.store]', "called 'store'"),
         ('name = "x"\nclaims = "all"\n[searches.a]', "claims is 'all'; expected a list"),
         ('name = "x"\nsearches = 3', "searches is 3; expected a table"),
+        ('name = "x"\nschema = true\n[searches.a]', "schema True; this version reads 1"),
+        (f'name = "{"a" * 65}"\n[searches.a]', "the study is called .* at most 64 characters"),
+        (f'name = "x"\n[searches.{"a" * 65}]', "a search is called .* at most 64 characters"),
+        (f"name = {'[' * 3000}{']' * 3000}", "lists in lists"),
+        (f'name = "x"\n[searches.a]\ncontrols = {"[" * 40}{"]" * 40}', "controls.* is nested 9 deep"),
+        (f'name = "x"\n[searches.{".".join("a" * 3000)}]', "is nested 9 deep"),
+        (f'name = "x"\n[searches.a]\nrounds = {"9" * 5000}', "a number of thousands of digits"),
+        (f'name = "x"\n[searches.a]\nrounds = 0x{"F" * 6000}', "searches.a.rounds is a whole number beyond 64 bits"),
+        (f'name = "x"\n[searches.a]\nrecipe.lr = 0x{"F" * 6000}', "searches.a.recipe.lr is a whole number beyond 64"),
+        (f'name = "x"\n[searches.a]\nrecipe.milestones = [1, {2**63}]', "milestones.1 is a whole number beyond 64"),
+        ('name = "x"\n[searches.a]\nrecipe.iterations = 1e300', "iterations is 1e.300; expected a whole number"),
+        (f'name = "x"\n[searches.a]\nrewind = "step:{"9" * 5000}"', "^searches.a: "),
     ],
 )
 def test_what_is_no_study_is_refused(text: str, words: str) -> None:
     with pytest.raises(InvalidValue, match=words):
         from_toml(text)
+
+
+@pytest.mark.parametrize("text", ["1e400", "1e-99999999", "1e-9_9_9_9_9", "1/0", "nan", "0." + "3" * 40, "1/3/"])
+def test_a_fraction_that_is_none_or_absurd_is_refused_at_once(text: str) -> None:
+    with pytest.raises(InvalidValue, match=r"searches.a: density is .*; expected a fraction"):
+        from_toml(f'name = "x"\n[searches.a]\ndensity = "{text}"')
+
+
+def test_names_of_64_characters_and_a_byte_order_mark_are_read() -> None:
+    name = "a" * 64
+    spec = from_toml(f'\ufeffname = "{name}"\n[searches.{name}]\ndensity = "1/3"')
+    assert (spec.name, spec.searches[name].density) == (name, 1 / 3)
 
 
 def test_an_unknown_claim_is_refused() -> None:

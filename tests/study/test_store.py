@@ -125,8 +125,18 @@ def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("...")
     with pytest.raises(StoreError, match="no store"):
         Store(tmp_path)
-    with pytest.raises(StoreError, match="is a file"):
-        Store(tmp_path / "thesis.tex")
+    for inside in ("thesis.tex", "thesis.tex/store"):
+        with pytest.raises(StoreError, match="is a file"):
+            Store(tmp_path / inside)
+
+
+def test_a_name_that_no_folder_can_have_and_a_link_to_nowhere_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"cannot be read: File name too long. Choose another path"):
+        Store(tmp_path / ("s" * 300))
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for folder in (tmp_path / "link", tmp_path / "link/store"):
+        with pytest.raises(CannotWrite, match="a link that leads nowhere, stands where a folder is needed"):
+            Store(folder)
 
 
 def _begin_and_die(folder: Path, at: int) -> None:

@@ -6,12 +6,15 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import TextIO
 
 from cyclopts import App, CycloptsError
 
 import tombola
 from tombola.cli.interrupting import forget_interrupt, leave
 from tombola.errors import TombolaError
+from tombola.saying import say
 
 WRONG_CALL = 2
 """Exit code of a wrong flag, value, data set or file."""
@@ -52,15 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 for a ticket that does not verify, 2 for a wrong call, 130 after Ctrl-C.
     """
+    _prepare_streams()
     code = _main(arguments)
+    _let_go(sys.stderr)
     if code == INTERRUPTED and arguments is None:
         leave(code)
     return code
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    if sys.stdout is None:  # closed by the caller; what is printed goes nowhere
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -75,22 +78,40 @@ def _main(arguments: Sequence[str] | None) -> int:
     except CycloptsError:
         return WRONG_CALL
     except TombolaError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        say(f"{type(error).__name__}: {error}")
         return WRONG_CALL
     except KeyboardInterrupt:
         forget_interrupt()
-        print("Interrupted; nothing was written.", file=sys.stderr)
+        say("Interrupted; nothing was written.")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone; what remains must not be flushed into the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has gone.
+        _let_go(sys.stdout)
         return WRONG_CALL
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        print(f"CannotWrite: standard output: {error.strerror}. Send it somewhere with space.", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say(f"CannotWrite: standard output: {error.strerror}. Send it somewhere with space.")
+        _let_go(sys.stdout)
         return WRONG_CALL
+
+
+def _prepare_streams() -> None:
+    """Let no print end a command: without a stream it goes nowhere, and what the stream lacks becomes ``?``."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+
+
+def _let_go(stream: TextIO) -> None:
+    """Turn a stream that cannot be written away, so that it is not tried again at exit and changes the exit code."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _terminate(_: int, __: object) -> None:

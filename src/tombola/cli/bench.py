@@ -1,7 +1,6 @@
 """``tombola bench``: what training costs here, next to its rivals."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from tombola.bench.settings import Settings
 from tombola.cli.words import Whole, names, print_json
 from tombola.cli.words import densities as densities_of
 from tombola.errors import InvalidValue
+from tombola.saying import say
 
 
 def bench(
@@ -104,11 +104,11 @@ def _run(settings: Settings, out: Path | None, as_json: bool) -> int:
             write_all({out: encoded(report.as_json())})
 
     try:
-        report = run(settings, say=lambda sentence: print(sentence, file=sys.stderr, flush=True), grown=grown)
+        report = run(settings, say=say, grown=grown)
     except KeyboardInterrupt:
         forget_interrupt()
         kept = f"what was measured is in {out}" if out is not None and measured else "nothing was written"
-        print(f"Interrupted; {kept}.", file=sys.stderr)
+        say(f"Interrupted; {kept}.")
         return INTERRUPTED
     if as_json:
         print_json(report.as_json())

@@ -2,13 +2,13 @@
 
 import hashlib
 import json as json_format
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from tombola.cli.words import Whole, densities, names, print_json, schedule
+from tombola.saying import say
 from tombola.search.settings import Settings
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _run(settings: Settings, out: Path | None, store: Path | None, as_json: bool
                 finding = run(recalling(setup, store or folder / "store"), kept)
     except KeyboardInterrupt:
         forget_interrupt()
-        print(last_words(), file=sys.stderr)
+        say(last_words())
         return INTERRUPTED
     try:
         finding = finding.save(folder)
@@ -201,7 +201,7 @@ def _run(settings: Settings, out: Path | None, store: Path | None, as_json: bool
             show_finding(finding)
         raise
     except KeyboardInterrupt:
-        print(last_words(), file=sys.stderr)
+        say(last_words())
         return INTERRUPTED
     if as_json:
         print_json(finding.as_json())

@@ -1,5 +1,6 @@
 """``tombola store``: look at a folder of finished units, check it and clean it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +63,9 @@ def gc(
     rehearse: Annotated[bool, Parameter(help="Count and delete nothing.", negative="")] = False,
     json: _Json = False,
 ) -> None:
-    """Delete what no unit refers to, what was set aside, and what killed processes left.
+    """Delete what no unit refers to, what was set aside, and the torn files of killed processes.
+
+    Units in progress are kept, however old; to be rid of them delete the folder parts/ while nothing runs.
 
     Args:
         folder: The store.
@@ -79,6 +82,6 @@ def gc(
 def _existing(folder: Path) -> Path:
     from tombola.errors import StoreError
 
-    if not (folder / "units").is_dir() and not (folder / "store.json").is_file():
+    if not os.path.isdir(folder / "units") and not os.path.isfile(folder / "store.json"):
         raise StoreError(f"there is no store in {folder}. A study keeps its own in the folder store/.")
     return folder

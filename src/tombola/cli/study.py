@@ -1,11 +1,13 @@
 """``tombola study``: experiments that survive a crash and end by saying which published claims they bear out."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from tombola.cli.words import Whole, print_json
+from tombola.saying import say
 
 if TYPE_CHECKING:
     from tombola.study.spec import Spec
@@ -97,7 +99,7 @@ def status(folder: Path, /, *, store: _Store = None, json: _Json = False) -> Non
     from tombola.study.store import Store
 
     spec, where = written(folder), store or store_of(folder)
-    entries = Store(where).entries() if where.exists() else {}
+    entries = Store(where).entries() if os.path.exists(where) else {}
     done, ended = len(entries), (folder / RESULT_FILE).exists()
     iterations = sum(entry.iterations for entry in entries.values())
     parts = len(list(where.glob("parts/*.json")))
@@ -145,7 +147,7 @@ def _spec(name: str, size: str) -> "Spec":
     from tombola.study.spec import from_toml
 
     path = Path(name)
-    if path.suffix != ".toml" and not path.is_file():
+    if path.suffix != ".toml" and not os.path.isfile(path):
         return named(name, size)
     try:
         return from_toml(path.read_text(encoding="utf-8"), name)
@@ -181,9 +183,7 @@ def _run(spec: "Spec", folder: Path, store: Path | None, workers: int | None, ra
             studied = run(spec, folder, store or store_of(folder), elsewhere, observer)
     except KeyboardInterrupt:
         forget_interrupt()
-        import sys
-
-        print(last_words, file=sys.stderr)
+        say(last_words)
         return INTERRUPTED
     studied.save(folder)
     if as_json:

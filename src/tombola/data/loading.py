@@ -56,11 +56,11 @@ def load(name_or_path: str, *, search: Sequence[Path] | None = None) -> Dataset:
     path = Path(os.path.expanduser(name_or_path))  # Unlike Path.expanduser, leaves an unknown ~user as it is.
     if name_or_path in PUBLISHED or not name_or_path:
         return _published(name_or_path, search)
-    if path.is_dir():
+    if os.path.isdir(path):  # Unlike Path.is_dir, says no to a name that is too long.
         return read_image_folder(path)
     if path.suffix.lower() == ".npz":
         return read_npz(path)
-    if path.is_file():
+    if os.path.isfile(path):
         raise InvalidValue(
             f"{path} is a file of a kind that tombola does not read. Give an .npz file, an image folder, "
             "'package.module:function' or one of " + ", ".join(PUBLISHED) + "."

@@ -12,6 +12,7 @@ from tombola.models.identity import identity
 from tombola.models.kinds import kinds, tied_names
 from tombola.models.macs import macs
 from tombola.models.registry import ModelEntry, build, layer_multipliers, registry
+from tombola.models.sources import changed, sources
 from tombola.models.start import DRAWING, initial
 from tombola.models.state import state_buffers, unseen_state
 
@@ -21,6 +22,7 @@ __all__ = [
     "ModelEntry",
     "build",
     "call_factory",
+    "changed",
     "count_params",
     "from_path",
     "identity",
@@ -30,6 +32,7 @@ __all__ = [
     "layer_multipliers",
     "macs",
     "registry",
+    "sources",
     "state_buffers",
     "tied_names",
     "unseen_state",

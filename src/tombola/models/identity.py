@@ -1,18 +1,18 @@
 """What identifies a network's definition, so that two definitions are not taken for one."""
 
 import hashlib
-import inspect
-import sys
-from pathlib import Path
 
 from torch import nn
+
+from tombola.models.sources import sources
 
 
 def identity(name: str, module: nn.Module) -> str:
     """Give 64 hexadecimal digits: equal for equal names, printed forms, parameters, buffers and source files.
 
     Args:
-        name: the network's name, or ``package.module:factory``; of the latter the file it stands in counts as well.
+        name: the network's name, or ``package.module:factory``; of the latter the user's own code that makes and runs
+            it counts as well, see :func:`tombola.models.sources`.
         module: the network.
     """
     total = hashlib.sha256(f"{name}\n{module}\n".encode())
@@ -20,10 +20,6 @@ def identity(name: str, module: nn.Module) -> str:
         for tensor, value in tensors:
             total.update(f"{kind} {tensor} {value.dtype} {tuple(value.shape)}\n".encode())
     if ":" in name:
-        total.update(_source(name.partition(":")[0]))
+        for source, content in sorted(sources(name, module).items()):
+            total.update(f"source {source} {content}\n".encode())
     return total.hexdigest()
-
-
-def _source(module: str) -> bytes:
-    file = inspect.getsourcefile(sys.modules[module]) if module in sys.modules else None
-    return Path(file).read_bytes() if file and Path(file).is_file() else b""

@@ -1,6 +1,5 @@
 """What is seen while a search runs: a live view on a terminal, plain lines elsewhere; always on standard error."""
 
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tombola.saying import say
 from tombola.search.find import Observer
 from tombola.search.finding import LevelSummary
 from tombola.search.levels import Dropped
@@ -30,7 +30,7 @@ def watching() -> Iterator[Observer]:
     """Give an observer that shows progress in the way that fits where standard error goes."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Progress(_line)
+        yield _Progress(say)
         return
     progress = _Progress()
     view = _View(progress)
@@ -202,7 +202,3 @@ def _duration(seconds: float) -> str:
     if whole < 6000:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def _line(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """From names to a search: a network and data known by name or path, trained by our own trainer."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from tombola.train.engines import Engine, alone, pick, trainer
 from tombola.train.order import BatchOrder
 from tombola.train.presets import default_model, preset
 from tombola.train.recipe import Recipe
-from tombola.train.source import Splits
+from tombola.train.source import OwnNetwork, Splits
 from tombola.types import Seed
 
 
@@ -123,14 +123,18 @@ def check_device(device: str) -> None:
         )
 
 
-def builder(model: str, dataset: Dataset) -> partial[nn.Module]:
+def builder(model: str, dataset: Dataset) -> Callable[[], nn.Module]:
     """Give what builds a network for a data set, by name or dotted path; it can be sent to another process.
+
+    What it gives for a dotted path raises :class:`~tombola.errors.SourceChanged` in another process whose code is not
+    that of this one.
 
     Raises:
         InvalidValue: a dotted path that leads nowhere.
     """
     if ":" in model:
-        return partial(models.call_factory, models.from_path(model), dataset.input_shape, dataset.classes)
+        factory = models.from_path(model)
+        return OwnNetwork(model, partial(models.call_factory, factory, dataset.input_shape, dataset.classes))
     return partial(models.build, model, dataset.input_shape, dataset.classes)
 
 

@@ -200,6 +200,6 @@ def rewind_step(text: str) -> int | None:
     word, colon, number = text.partition(":")
     if word in ("init", "lr") and not colon:
         return None
-    if word == "step" and number.isascii() and number.isdigit():
+    if word == "step" and number.isascii() and number.isdigit() and len(number) <= 18:
         return int(number)
     raise InvalidValue(f"{text!r} is no rewind. Known: init, step:K (such as step:100), lr.")

@@ -32,9 +32,14 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(_bytes(path))
-    except ValueError as error:
+        found = json.loads(_bytes(path))
+    except (ValueError, RecursionError) as error:
         raise InvalidResults(f"{path} is no study's result: {error}. Run the study again.") from error
+    if not isinstance(found, dict) or not isinstance(found.get("searches", {}), dict):
+        raise InvalidResults(
+            f"{path} is no study's result: it holds {found!r:.60}, and an object with a table of searches is expected. "
+            "Run the study again."
+        )
     return {key: value for key, value in found.items() if key not in _PATHS}
 
 

@@ -1,6 +1,5 @@
 """What is seen while a study runs: a bar on a terminal, lines elsewhere; always on standard error."""
 
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from typing import final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tombola.saying import say
 from tombola.search.setup import Setup
 from tombola.study.remembering import Order
 from tombola.study.running import Observer
@@ -99,4 +99,4 @@ class _Shown(Observer):
 
     def _say(self, text: str) -> None:
         if self._bar is None:
-            print(text, file=sys.stderr, flush=True)
+            say(text)

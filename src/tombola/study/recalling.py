@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 
+from tombola.saying import say
 from tombola.search.setup import Setup
 from tombola.study import units
 from tombola.study.remembering import Order, Remembering
@@ -18,6 +19,7 @@ from tombola.train.watch import Watcher
 from tombola.types import RunResult, TrainFn, TrainJob, TrainOutcome
 
 _LOOK_EVERY_SECONDS: Final = 0.2
+_SAY_AFTER_SECONDS: Final = 5.0
 _NAME: Final = "search"
 
 
@@ -44,19 +46,19 @@ def recalling(setup: Setup, folder: Path) -> Setup:
 
 @contextmanager
 def _trainer(setup: Setup, store: Store, watcher: Watcher) -> Iterator[TrainFn]:
-    trained = trained_with(setup)
+    trained, wait = trained_with(setup), _Waiting(store.folder, watcher)
     with store.in_use():
         if setup.alone is None:
             with setup.trainer(watcher) as together:
-                yield partial(_all_or_none, store, trained, together, watcher)
+                yield partial(_all_or_none, store, trained, together, wait)
             return
         one = Remembering({_NAME: setup.alone}, {_NAME: trained}, store.folder, watcher=watcher)
         with Pool(one, setup.workers) as pool:
-            yield partial(_each, store, trained, pool, watcher)
+            yield partial(_each, store, trained, pool, wait)
 
 
 def _each(
-    store: Store, trained: Trained, pool: Pool, watcher: Watcher, jobs: Sequence[TrainJob], /
+    store: Store, trained: Trained, pool: Pool, wait: "_Waiting", jobs: Sequence[TrainJob], /
 ) -> list[TrainOutcome]:
     """Read what is known and train the rest; what another process is training is waited for."""
     found = {number: units.known(store, units.describe(job, trained)) for number, job in enumerate(jobs)}
@@ -64,12 +66,12 @@ def _each(
         outcomes = pool([Order(_NAME, jobs[number]) for number in missing], missing)
         found.update(zip(missing, outcomes, strict=True))
         if all(outcome is None for outcome in outcomes):
-            _wait(watcher)
+            wait()
     return [outcome for outcome in found.values() if outcome is not None]
 
 
 def _all_or_none(
-    store: Store, trained: Trained, together: TrainFn, watcher: Watcher, jobs: Sequence[TrainJob], /
+    store: Store, trained: Trained, together: TrainFn, wait: "_Waiting", jobs: Sequence[TrainJob], /
 ) -> list[TrainOutcome]:
     """Train all as one where one is missing: the bits of a stack may depend on what is in it."""
     alone = [units.describe(job, trained) for job in jobs]
@@ -86,11 +88,20 @@ def _all_or_none(
                     if outcome.result is not RunResult.INTERRUPTED:
                         units.put(store, job, unit, outcome)
                 return outcomes
-        _wait(watcher)
+        wait()
 
 
-def _wait(watcher: Watcher) -> None:
-    """Wait a moment for another process."""
-    if watcher.stop():
-        raise KeyboardInterrupt("the observer asked for it")
-    time.sleep(_LOOK_EVERY_SECONDS)
+@final
+class _Waiting:
+    """Waits a moment for another process, at each call; says so once when the moments become long."""
+
+    def __init__(self, store: Path, watcher: Watcher) -> None:
+        self._store, self._watcher, self._left = store, watcher, round(_SAY_AFTER_SECONDS / _LOOK_EVERY_SECONDS)
+
+    def __call__(self) -> None:
+        if self._watcher.stop():
+            raise KeyboardInterrupt("the observer asked for it")
+        time.sleep(_LOOK_EVERY_SECONDS)
+        self._left -= 1
+        if self._left == 0:
+            say(f"waiting for another process, which trains one of these runs in {self._store}; Ctrl-C stops this one")

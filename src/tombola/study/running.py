@@ -211,7 +211,8 @@ def store_of(folder: Path) -> Path:
 def local(one: Remembering, workers: int) -> Iterator[tuple[Attempt, Callable[[], None], int]]:
     """Train units in processes of this machine."""
     with Pool(one, workers) as pool:
-        yield pool.one, pool.let_stop, workers
+        # One more than can be trained at once, so that a worker that has done with one unit finds the next.
+        yield pool.one, pool.let_stop, workers + 1
 
 
 def _prepared(spec: Spec) -> dict[str, Setup]:

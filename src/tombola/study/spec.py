@@ -4,6 +4,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any, Final, final
@@ -25,6 +26,12 @@ _NUMBERS: Final = ("lr", "momentum", "weight_decay", "gamma", *_FRACTIONS)
 _TEXTS: Final = ("optimizer", "schedule", "loss")
 _LISTS: Final = ("controls", "exclude", "gates")
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_LONGEST: Final = 64
+"""Characters of a name: a folder is called by it."""
+_WRITTEN: Final = re.compile(r"[^eE]{1,32}([eE].{1,4})?")
+"""A fraction's text; of 1e-99999999 Fraction makes a number of a hundred million digits."""
+_DEEPEST: Final = 8
+_BEYOND: Final = 2**63
 _SETTINGS: Final = tuple(field.name for field in fields(Settings))
 _RECIPE: Final = tuple(field.name for field in fields(Recipe))
 
@@ -35,7 +42,7 @@ class Spec:
     """A study.
 
     Attributes:
-        name: lower-case words with hyphens.
+        name: lower-case words with hyphens, at most 64 characters, as each search's.
         title: for a person.
         searches: name -> settings; each is a search of its own, and they share what they have in common.
         claims: names of published claims to settle; see :mod:`tombola.study.claims`.
@@ -48,8 +55,11 @@ class Spec:
 
     def __post_init__(self) -> None:
         for what, word in (("the study", self.name), *(("a search", name) for name in self.searches)):
-            if not isinstance(word, str) or not _NAME.fullmatch(word):
-                raise InvalidValue(f"{what} is called {word!r:.60}; expected lower-case words with hyphens.")
+            if not isinstance(word, str) or not _NAME.fullmatch(word) or len(word) > _LONGEST:
+                raise InvalidValue(
+                    f"{what} is called {word!r:.80}; expected lower-case words with hyphens, at most {_LONGEST} "
+                    "characters in all."
+                )
         if "store" in self.searches:
             raise InvalidValue("a search is called 'store', where a study keeps its units. Call it something else.")
         if not self.searches:
@@ -84,15 +94,15 @@ def from_toml(text: str, where: str = "the study") -> Spec:
         UnknownName: a field that does not exist, with the nearest that does.
         InvalidValue: a value of the wrong type, or out of its range; the message names the field.
     """
-    try:
-        top = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidValue(f"{where} is no TOML: {error}.") from error
+    top = _parsed(text, where)
     for name in top:
         if name not in _TOP:
             raise UnknownName.among(f"field of {where}", name, _TOP)
-    if top.get("schema", SCHEMA) != SCHEMA:
-        raise InvalidValue(f"{where} has schema {top['schema']!r:.20}; this version reads {SCHEMA}. Update tombola.")
+    schema = top.get("schema", SCHEMA)
+    if isinstance(schema, bool) or schema != SCHEMA:
+        raise InvalidValue(
+            f"{where} has schema {schema!r:.20}; this version reads {SCHEMA}. Write that, or update tombola."
+        )
     common = _table(top.get("common", {}), "common", where)
     searches = _table(top.get("searches", {}), "searches", where)
     for field in common:
@@ -114,6 +124,32 @@ def from_toml(text: str, where: str = "the study") -> Spec:
             name: _settings(name, common, _table(own, f"searches.{name}", where)) for name, own in searches.items()
         },
     )
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        top = tomllib.loads(text.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidValue(f"{where} is no TOML: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(
+            f"{where} has a number of thousands of digits, or lists in lists by the hundred; no field takes either. "
+            "Take them out."
+        ) from error
+    for name, value in top.items():
+        _check_size(name, value)
+    return top
+
+
+def _check_size(name: str, value: Any, depth: int = 0) -> None:
+    """Refuse what is too long or too deep to be shown in a message."""
+    if isinstance(value, int) and abs(value) >= _BEYOND:
+        raise InvalidValue(f"{name} is a whole number beyond 64 bits; no field takes one. Write a smaller one.")
+    if depth > _DEEPEST:
+        raise InvalidValue(f"{name} is nested {depth} deep; no field is. Write fewer brackets and dots.")
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        _check_size(f"{name}.{key}", one, depth + 1)
 
 
 def canonical_settings(settings: Settings) -> dict[str, Any]:
@@ -177,12 +213,12 @@ def _settings(name: str, common: Mapping[str, Any], own: Mapping[str, Any]) -> S
         settings = Settings(**read, recipe=inner or None)
         # The recipe is made for its checks: a wrong one is said now and not when the study runs.
         preset(settings.model or default_model(settings.data), settings.data).recipe(**inner)
-    except TypeError as error:
-        raise InvalidValue(f"{where}: {error}.") from error
     except UnknownName as error:
         raise UnknownName(f"{where}: {error}") from error
     except TombolaError as error:
         raise InvalidValue(f"{where}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise InvalidValue(f"{where}: {error}.") from error
     return settings
 
 
@@ -198,13 +234,13 @@ def _read(field: str, value: Any) -> Any:
 def _one(field: str, value: Any) -> Any:
     if field in _FRACTIONS and isinstance(value, str):
         number = value.strip().removesuffix("%").strip()
-        try:
-            # Exactly, so that "0.7 %" is 0.007 and no neighbour of it.
-            return float(Fraction(number) / (100 if value.strip().endswith("%") else 1))
-        except (ValueError, ZeroDivisionError):
-            raise InvalidValue(f'{field} is {value!r:.60}; expected a fraction, such as 0.2 or "20 %".') from None
+        with suppress(ValueError, ZeroDivisionError, OverflowError):
+            if _WRITTEN.fullmatch(number):
+                # Exactly, so that "0.7 %" is 0.007 and no neighbour of it.
+                return float(Fraction(number) / (100 if value.strip().endswith("%") else 1))
+        raise InvalidValue(f'{field} is {value!r:.60}; expected a fraction, such as 0.2 or "20 %".')
     if field in (*_WHOLE, *_WHOLE_RECIPE):
-        if isinstance(value, float) and value.is_integer():
+        if isinstance(value, float) and value.is_integer() and abs(value) < _BEYOND:
             return int(value)
         if not isinstance(value, int) or isinstance(value, bool):
             raise InvalidValue(f"{field} is {value!r:.60}; expected a whole number.")

@@ -201,7 +201,9 @@ class Store:
         return Health(len(whole), size, tuple(altered), tuple(sorted(map(str, self._unused(used)))))
 
     def clean(self, *, rehearse: bool = False) -> tuple[int, int]:
-        """Delete what is set aside, what no unit refers to and what killed writers left.
+        """Delete what is set aside, what no unit refers to and the torn files of killed writers.
+
+        Units in progress are kept, however old: the search that left them goes on with them.
 
         Args:
             rehearse: count and delete nothing.
@@ -227,13 +229,10 @@ class Store:
 
     def _open(self) -> None:
         path = self.folder / "store.json"
-        if self.folder.exists():
-            if not self.folder.is_dir():
-                raise StoreError(f"{self.folder} is a file, and a store is a folder. Choose another path.")
-            names = set(self._names())
-            begun = all(name.startswith(".store.json.") for name in names)
-            if not begun and not {"store.json", "units"} & names:
-                raise StoreError(f"{self.folder} holds other things and no store. Choose a folder of its own.")
+        names = self._names()
+        begun = all(name.startswith(".store.json.") for name in names)
+        if not begun and not {"store.json", "units"} & names:
+            raise StoreError(f"{self.folder} holds other things and no store. Choose a folder of its own.")
         try:
             version = unseal(path.read_bytes(), str(path))["schema"]
         except (CorruptStore, KeyError):
@@ -251,11 +250,19 @@ class Store:
                 f"{SCHEMA}. Update tombola, or use another folder."
             )
 
-    def _names(self) -> list[str]:
+    def _names(self) -> set[str]:
         try:
-            return os.listdir(self.folder)
+            return set(os.listdir(self.folder))
+        except FileNotFoundError:
+            return set()
+        except NotADirectoryError as error:
+            raise StoreError(
+                f"{self.folder} is a file or lies in one, and a store is a folder. Choose another path."
+            ) from error
         except OSError as error:
-            raise StoreError(f"{self.folder} cannot be read: {error.strerror}. Look at its permissions.") from error
+            raise StoreError(
+                f"{self.folder} cannot be read: {error.strerror}. Choose another path, or look at its permissions."
+            ) from error
 
     def _record(self, path: Path, key: str) -> dict[str, Any] | None:
         data = self._read(path)
