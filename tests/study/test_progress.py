@@ -228,3 +228,19 @@ def test_everything_that_the_outcome_depends_on_is_in_the_key() -> None:
     hidden = start.params["1.weight"].masked_fill(~one.masks["1.weight"], 7.0)
     pruned_differ = replace(one, start=replace(start, params={**start.params, "1.weight": hidden}))
     assert units.key(units.describe(pruned_differ, TRAINED)) == base, "what the mask prunes decides nothing"
+
+
+@pytest.mark.skipif(not available(), reason="the kernels are not here")
+def test_runs_on_other_kernels_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bits differ, and a result names the kernels that it was made on."""
+    one, sparse = job(net), replace(TRAINED, engine="sparse on cpu")
+    make = partial(remembering, tmp_path, SparseTrainer, trained={"s": sparse})
+    monkeypatch.setenv("TOMBOLA_KERNELS", "plain")
+    first, same = (make().train_one(Order("s", one)) for _ in range(2))
+    monkeypatch.delenv("TOMBOLA_KERNELS")
+    other = make().train_one(Order("s", one))
+    assert first is not None
+    assert same is not None
+    assert other is not None
+    assert first.elsewhere == same.elsewhere == ""
+    assert other.elsewhere.startswith("kernels plain ") or available()[-1] == "plain"

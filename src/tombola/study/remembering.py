@@ -71,7 +71,7 @@ class Remembering:
             known = units.known(store, unit)
             if known is not None:
                 return known
-            keeper = _Keeper(store, key, job, self.every)
+            keeper = _Keeper(store, key, job, self.every, units.versions(unit["engine"]))
             trainer = replace(self.trainers[order.search], watcher=self.watcher)
             outcome = trainer.train_one(job, number, keeper=keeper, resumed=keeper.found())
             outcome = replace(outcome, seconds=keeper.before + outcome.seconds)
@@ -84,7 +84,8 @@ class Remembering:
 class _Keeper:
     """Keeps a unit in progress, now and then."""
 
-    def __init__(self, store: Store, key: str, job: TrainJob, every: float) -> None:
+    def __init__(self, store: Store, key: str, job: TrainJob, every: float, versions: Mapping[str, str]) -> None:
+        self._versions = dict(versions)
         self._store, self._key, self._job, self._every = store, key, job, every
         self._began = self._last = time.monotonic()
         self.before = 0.0
@@ -92,7 +93,7 @@ class _Keeper:
     def found(self) -> Progress | None:
         """Give what another process left of this unit."""
         part = self._store.part(self._key)
-        if part is None or part.tensors is None or part.body.get("versions") != units.versions():
+        if part is None or part.tensors is None or part.body.get("versions") != self._versions:
             return None
         try:
             held = tensors.read(part.tensors, f"part of unit {self._key}")
@@ -119,7 +120,7 @@ class _Keeper:
         body: dict[str, Any] = {
             "saved": sorted(progress.saved),
             "curve": {name: [units.plain(one) for one in values] for name, values in vars(progress.curve).items()},
-            "versions": units.versions(),
+            "versions": self._versions,
             "seconds": self.before + time.monotonic() - self._began,
         }
         self._store.put_part(self._key, body, data)

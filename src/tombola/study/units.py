@@ -13,6 +13,7 @@ import tombola
 from tombola.errors import CorruptStore
 from tombola.prune.masks import density, fingerprint
 from tombola.prune.rewinding import masked
+from tombola.sparse.kernels.library import kernels, missing
 from tombola.study import tensors
 from tombola.study.store import Store
 from tombola.ticket import canonical
@@ -69,7 +70,7 @@ def put(store: Store, job: TrainJob, unit: Mapping[str, Any], outcome: TrainOutc
     Raises:
         CannotWrite: the store's disk is full or read-only; what was kept before stays.
     """
-    clock = {"seconds": outcome.seconds, "host": socket.gethostname(), **versions()}
+    clock = {"seconds": outcome.seconds, "host": socket.gethostname(), **versions(unit["engine"])}
     store.put(key(unit), record(job, unit, outcome), snapshots(job, outcome), clock)
 
 
@@ -83,14 +84,16 @@ def known(store: Store, unit: Mapping[str, Any]) -> TrainOutcome | None:
         found = outcome(kept.body, kept.tensors, kept.clock["seconds"], f"unit {name}")
     except (CorruptStore, KeyError):
         return None
-    now = versions()
+    now = versions(unit["engine"])
     before = {name: kept.clock.get(name) for name in now}
     return found if before == now else replace(found, elsewhere=" ".join(f"{k} {v}" for k, v in before.items()))
 
 
-def versions() -> dict[str, str]:
+def versions(engine: str) -> dict[str, str]:
     """Give what the last bits of a training depend on besides its unit."""
+    sparse = engine.startswith("sparse")
     return {
+        **({"kernels": kernels().level} if sparse and missing() is None else {}),
         "tombola": tombola.__version__,
         "torch": torch.__version__,
         "processor": torch.backends.cpu.get_cpu_capability(),
