@@ -39,7 +39,7 @@ def check_criterion(criterion: Criterion) -> None:
 
     Example:
         >>> from tombola.prune.criteria import CRITERIA
-        >>> check_criterion(CRITERIA["magnitude"])
+        >>> check_criterion(CRITERIA["magnitude"].score)
     """
     for dtype in _DTYPES:
         for keep in (1.0, 0.5, 0.0):

@@ -66,7 +66,7 @@ def test_masks_nest_and_densities_follow_the_schedule(
     allocation: str, criterion: str, schedule: str, from_dense: bool
 ) -> None:
     pruner = Pruner(
-        CRITERIA[criterion], allocation_of(allocation), SCHEDULES[schedule](), from_dense=from_dense, min_keep=1
+        CRITERIA[criterion].score, allocation_of(allocation), SCHEDULES[schedule](), from_dense=from_dense, min_keep=1
     )
     planned = pruner.plan(SHAPES, LEVELS)
     dense: Masks = ones(weights(0), SHAPES)

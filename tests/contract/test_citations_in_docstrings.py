@@ -17,7 +17,7 @@ PLACE = re.compile(r"section|equation|Algorithm|Figure|figure|table", re.IGNOREC
 
 def methods() -> Iterator[tuple[str, object]]:
     """Walk the registries."""
-    yield from ((f"criterion {name}", criterion) for name, criterion in CRITERIA.items())
+    yield from ((f"criterion {name}", known.score) for name, known in CRITERIA.items())
     yield from ((f"allocation {name}", type(make({"w": Fraction(1)}))) for name, make in ALLOCATIONS.items())
     yield from ((f"control {name}", control) for name, control in CONTROLS.items())
     yield from ((f"strategy {f.__name__}", f) for f in (pruner.imp, pruner.one_shot, pruner.train_prune_finetune))

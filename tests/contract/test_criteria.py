@@ -34,8 +34,8 @@ def test_scores_have_the_masks_names_and_shapes_and_the_dead_score_least(
     params = {n: torch.randn(shape, generator=rng).to(dtype) for n, shape in shapes.items()}
     masks = {n: torch.rand(shape, generator=rng) < 0.5 for n, shape in shapes.items()}
     before = {n: value.clone() for n, value in params.items()}
-    raw = CRITERIA[name]({**params, "bias": torch.ones(2)}, masks, evidence(params))
-    checked = scored(CRITERIA[name], params, masks, evidence(params))
+    raw = CRITERIA[name].score({**params, "bias": torch.ones(2)}, masks, evidence(params))
+    checked = scored(CRITERIA[name].score, params, masks, evidence(params))
     assert list(raw) == list(masks), "only what is masked"
     for n, score in raw.items():
         assert score.shape == masks[n].shape
@@ -50,12 +50,12 @@ def test_scores_have_the_masks_names_and_shapes_and_the_dead_score_least(
 def test_a_mask_of_another_shape_is_refused(name: str) -> None:
     params: dict[str, Any] = {"w": torch.zeros(2, 3)}
     with pytest.raises(ShapeMismatch, match=r"mask 'w' has shape \(3, 2\), its parameter has \(2, 3\)"):
-        CRITERIA[name](params, {"w": torch.ones(3, 2, dtype=torch.bool)}, evidence(params))
+        CRITERIA[name].score(params, {"w": torch.ones(3, 2, dtype=torch.bool)}, evidence(params))
 
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_the_global_generator_is_not_touched(name: str) -> None:
     params = {"w": torch.zeros(5)}
     before = torch.random.get_rng_state()
-    CRITERIA[name](params, {"w": torch.ones(5, dtype=torch.bool)}, evidence(params))
+    CRITERIA[name].score(params, {"w": torch.ones(5, dtype=torch.bool)}, evidence(params))
     assert torch.equal(torch.random.get_rng_state(), before)

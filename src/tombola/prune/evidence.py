@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tombola.errors import InvalidScores, MissingEvidence, ShapeMismatch, TombolaError
+from tombola.prune.layers import Stage, Use
 from tombola.types import Masks, Params, Scores
 
 _PART: Final = 1 << 14
@@ -18,21 +19,39 @@ _PART: Final = 1 << 14
 class Evidence:
     """Everything beyond ``params`` and ``masks``; a field that was not given is ``None``.
 
+    The three passes are pure functions ``(values, inputs) -> ...``: ``values`` are parameters or buffers by name, and a
+    name that is absent is as the network that ``params`` belong to has it. They take any floating-point dtype that all
+    of their values share.
+
     Attributes:
         theta_0: the initial parameters.
         theta_k: the parameters that survivors rewind to.
-        forward: ``(params, inputs) -> outputs``, pure.
-        loss: ``(outputs, targets) -> scalar``, the training loss.
-        batches: pairs of inputs and targets from the training split.
+        buffers: the network's buffers (batch-norm statistics, ...) with ``params``.
+        kinds: name -> what the parameter is: ``linear``, ``conv``, ``norm``, ``bias``, ...
+        forward: gives the outputs in evaluation mode: batch norm uses its running statistics.
+        forward_training: gives the outputs as in training, but for dropout: batch norm uses the batch's statistics.
+        uses: gives the outputs of ``forward`` and every use of a linear or convolutional weight on the way to them.
+        stages: the network as a chain of linear and convolutional layers, activations and pooling, where it is one.
+        loss: ``(outputs, targets) -> scalar``, the training loss, a mean over the examples.
+        batches: pairs of inputs and targets from the training split, the classes in equal number.
+        example: one input, shape ``[1, ...]``.
+        moved: name -> ``-sum_t lr_t g_t w_t`` over the training that ended in ``params``.
         generator: a CPU generator for random scores.
-        density: the density aimed at.
+        density: the density aimed at, of the tensors in ``masks`` together.
     """
 
     theta_0: Params | None = None
     theta_k: Params | None = None
+    buffers: Params | None = None
+    kinds: Mapping[str, str] | None = None
     forward: Callable[[Params, Tensor], Tensor] | None = None
+    forward_training: Callable[[Params, Tensor], Tensor] | None = None
+    uses: Callable[[Params, Tensor], tuple[Tensor, Sequence[Use]]] | None = None
+    stages: Sequence[Stage] | None = None
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
     batches: Sequence[tuple[Tensor, Tensor]] | None = None
+    example: Tensor | None = None
+    moved: Params | None = None
     generator: torch.Generator | None = None
     density: float | None = None
 

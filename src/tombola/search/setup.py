@@ -205,7 +205,7 @@ def _criterion(name: str | Criterion) -> Criterion:
     if ":" not in name:
         if name not in CRITERIA:
             raise UnknownName.among("criterion", name, CRITERIA, "Your own is 'package.module:function'.")
-        return CRITERIA[name]
+        return CRITERIA[name].score
     found = models.importable(name, "criterion")
     if not callable(found):
         raise InvalidValue(f"{name!r} is a {type(found).__name__}, and a criterion is a function.")

@@ -5,10 +5,13 @@
 
 from typing import Final
 
+from tombola.prune.criteria.known import Known
 from tombola.prune.criteria.magnitude import magnitude
 from tombola.prune.criteria.random import random
-from tombola.prune.evidence import Criterion
 
-CRITERIA: Final[dict[str, Criterion]] = {"magnitude": magnitude, "random": random}
+CRITERIA: Final[dict[str, Known]] = {
+    "magnitude": Known(magnitude, "the size of the trained weight", "Han et al. (2015), section 3"),
+    "random": Known(random, "a draw: what any other has to beat", "Frankle & Carbin (2019), figure 1"),
+}
 
-__all__ = ["CRITERIA", "magnitude", "random"]
+__all__ = ["CRITERIA", "Known", "magnitude", "random"]
