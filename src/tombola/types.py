@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 Params: TypeAlias = Mapping[str, "Tensor"]
 """state_dict name -> float tensor, any shape and device."""
@@ -60,18 +60,68 @@ class Snapshot:
     optimizer: Mapping[str, Mapping[str, Tensor]] | None = None
 
 
+class Updates(Protocol):
+    """How masks change while a network trains.
+
+    A frozen dataclass of plain values and frozen parts: it can be pickled, and what it does depends on its arguments
+    alone.
+    """
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The positions at which masks change, each after that many iterations."""
+        ...
+
+    def wants_gradient(self, step: Step, /) -> bool:
+        """Whether the update of a position looks at the dense gradient."""
+        ...
+
+    def update(
+        self,
+        step: Step,
+        params: Params,
+        masks: Masks,
+        gradient: Params | None,
+        moved: Params | None,
+        generator: Generator,
+        /,
+    ) -> dict[str, Tensor]:
+        """Make the masks that training goes on with.
+
+        Args:
+            step: one of ``steps``.
+            params: name -> weight, zero where pruned, on the CPU.
+            masks: name -> bool, on the CPU: those up to here.
+            gradient: for the names in ``masks``, of the loss of the batch that comes next with respect to every entry,
+                pruned ones too; where it is wanted.
+            moved: name -> ``-sum_t lr_t g_t w_t`` so far; where the job accumulates it.
+            generator: a CPU generator of this position's own.
+
+        Returns:
+            name -> bool for the names in ``masks``.
+        """
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Identify it: plain JSON values, equal for two that do the same."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrainJob:
     """One network to train, from a snapshot to a step, under masks.
 
     Attributes:
         start: the values to start from; ``start.step`` is the first position that is trained.
-        masks: the subnetwork; pruned entries are zero throughout.
+        masks: the subnetwork; pruned entries are zero throughout. With ``updates`` it is the one at the start, with a
+            mask for every tensor that may change; a dense one is all true.
         seed: the random streams of the run.
         stop: the position after the last iteration.
         save_at: further positions, in ``[start.step, stop]``, whose snapshots are wanted.
         with_optimizer: whether the snapshots carry the optimiser's state, which is twice the network under Adam.
         name: what a progress display calls it, such as ``"ticket"`` or ``"reinit"``.
+        updates: changes the masks at its positions above ``start.step`` and below ``stop``; ``None`` leaves them.
+        moved: whether ``-sum_t lr_t g_t w_t`` is accumulated for every tensor with a mask; without masks, for all.
     """
 
     start: Snapshot
@@ -81,6 +131,8 @@ class TrainJob:
     save_at: tuple[Step, ...] = ()
     with_optimizer: bool = True
     name: str = "run"
+    updates: Updates | None = None
+    moved: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,10 +167,13 @@ class TrainOutcome:
         result: finished, diverged or interrupted.
         sentence: the same for a person, with the iteration where it happened.
         end: the network after the last iteration.
-        best: the network at the early-stop iteration (the minimum of validation loss).
+        best: the network at the early-stop iteration (the minimum of validation loss). Where masks change, among the
+            evaluations from the last change on, so that it is a network of the final masks; a run that ends before has
+            its start here.
         saved: position -> snapshot, for every position the job asked for.
         curve: the validation curve.
-        early_stop_iteration: argmin of validation loss, earliest of ties; ``None`` for a diverged run.
+        early_stop_iteration: argmin of validation loss, earliest of ties, where masks change from their last change
+            on; ``None`` for a diverged run.
         censored: the minimum lies at the last evaluation, so the true one may lie beyond.
         test_accuracy: of ``end``, a fraction; the test split is read once, after training.
         test_accuracy_at_early_stop: of ``best``, a fraction.
@@ -127,6 +182,11 @@ class TrainOutcome:
         optimizer_steps: steps that optimisers of the network took, where a loop that is not ours was watched.
         rate_fell: a learning rate was seen to end below its highest value.
         elsewhere: the versions and processor that trained it, where it was kept from before and they are not these.
+        masks: those at the end, on the CPU, of a job whose masks change; ``None`` for others.
+        history: position -> weights kept in each tensor from there on, for every change of masks that was made, in
+            order; from the start to the first of them it is the job's own masks.
+        moved: name -> ``-sum_t lr_t g_t w_t`` over the job, float, on the CPU, of a job that asks for it. ``g_t`` is
+            the gradient of the loss alone, zero where pruned, and ``w_t`` the weight before the step.
     """
 
     result: RunResult
@@ -144,6 +204,9 @@ class TrainOutcome:
     optimizer_steps: int | None = None
     rate_fell: bool = False
     elsewhere: str = ""
+    masks: Masks | None = None
+    history: tuple[tuple[Step, Mapping[str, int]], ...] = ()
+    moved: Params | None = None
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""The public checks pass our own parts and name the fault of a faulty one."""
+"""The public checks of training routines and of adapters pass our own and name the fault of a faulty one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -6,73 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tombola import models
 from tombola.attach import attach
 from tombola.data import Split
-from tombola.prune.criteria import CRITERIA
-from tombola.prune.evidence import Evidence, only_alive
-from tombola.prune.masks import apply, check
-from tombola.testing import check_attach, check_criterion, check_train_fn
+from tombola.prune.masks import apply
+from tombola.testing import check_attach, check_train_fn
 from tombola.train.plain import PlainTrainer
 from tombola.train.recipe import Recipe
-from tombola.types import Masks, Params, Scores, Seed, TrainJob, TrainOutcome
-
-
-@pytest.mark.parametrize("name", CRITERIA)
-def test_our_criteria_pass(name: str) -> None:
-    check_criterion(CRITERIA[name].score)
-
-
-def snip(params: Params, masks: Masks, evidence: Evidence) -> Scores:
-    """A criterion that needs the network, the loss and the data."""
-    check(params, masks)
-    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-    forward, loss = evidence.require("forward"), evidence.require("loss")
-    total = sum(loss(forward(leaves, x), y) for x, y in evidence.require("batches"))
-    total.backward()
-    return only_alive({name: (leaves[name].grad * leaves[name]).abs().detach() for name in masks}, masks)
-
-
-def test_a_criterion_that_looks_at_data_passes() -> None:
-    check_criterion(snip)
-
-
-def size(params: Params, masks: Masks, evidence: Evidence) -> dict[str, Tensor]:  # noqa: ARG001
-    return {name: params[name].abs() for name in masks}
-
-
-def sound(params: Params, masks: Masks, evidence: Evidence) -> dict[str, Tensor]:
-    check(params, masks)
-    return only_alive(size(params, masks, evidence), masks)
-
-
-CRITERION_FAULTS: dict[str, Callable[..., Any]] = {
-    "pruned weights of 0.weight do not score -inf": size,
-    "gave a list": lambda p, m, e: list(sound(p, m, e).values()),
-    "no scores for 2.weight": lambda p, m, e: {"0.weight": sound(p, m, e)["0.weight"]},
-    "have shape": lambda p, m, e: {n: s.reshape(-1) for n, s in sound(p, m, e).items()},
-    "not floating point": lambda p, m, e: {n: s.long() for n, s in size(p, m, e).items()},
-    "score NaN or Inf": lambda p, m, e: only_alive({n: s / 0 for n, s in size(p, m, e).items()}, m),
-    "two calls with one seed": lambda p, m, e: only_alive(
-        {n: s + torch.rand(s.shape, generator=CHANCE) for n, s in size(p, m, e).items()}, m
-    ),
-    "draws from the global generator": lambda p, m, e: (torch.rand(1), sound(p, m, e))[1],
-    "writes to the weights": lambda p, m, e: (p["0.weight"].add_(0), p["0.weight"].zero_(), sound(p, m, e))[2],
-    "writes to the mask": lambda p, m, e: (sound(p, m, e), m["0.weight"].logical_not_())[0],
-    "must raise ShapeMismatch": lambda p, m, e: {
-        n: s.masked_fill(~m[n], -torch.inf) if s.shape == m[n].shape else s for n, s in size(p, m, e).items()
-    },
-}
-CHANCE = torch.Generator().manual_seed(0)
-
-
-@pytest.mark.parametrize("sentence", CRITERION_FAULTS)
-def test_faulty_criteria_are_named(sentence: str) -> None:
-    check_criterion(sound)
-    with pytest.raises(AssertionError, match=sentence):
-        check_criterion(CRITERION_FAULTS[sentence])
+from tombola.types import Masks, Seed, TrainJob, TrainOutcome
 
 
 def build() -> nn.Module:

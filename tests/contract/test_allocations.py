@@ -18,7 +18,17 @@ from tombola.prune.criteria import CRITERIA
 from tombola.prune.evidence import Evidence
 from tombola.prune.masks import counts, kept, nested, ones
 from tombola.prune.pruner import Pruner
-from tombola.prune.schedules import Geometric, Ladder, Schedule, geometric, ladder, one_shot
+from tombola.prune.schedules import (
+    Densities,
+    Geometric,
+    Ladder,
+    Schedule,
+    at_densities,
+    geometric,
+    ladder,
+    one_shot,
+)
+from tombola.testing import check_allocation
 from tombola.types import Masks
 
 SHAPES = {"conv": (8, 3, 3, 3), "fc": (40, 30), "fc2": (30, 31), "out": (10, 20)}
@@ -31,9 +41,12 @@ SCHEDULES: Mapping[str, Callable[[], Schedule]] = {
     "ladder 7 %": lambda: ladder("0.07"),
     "geometric": lambda: geometric("0.1", 5),
     "one shot": lambda: one_shot("0.15"),
+    "densities": lambda: at_densities(["0.9", "0.5", "1/3", "0.1", "0.07", "0.05"]),
 }
+COMPOSED = ("magnitude", "random")
+"""Two are enough here: what an allocation makes of scores does not depend on where they come from."""
 BY_LAYER, BY_SCORE = ("layer-rates", "uniform"), ("global", "lamp")
-TABLE = list(itertools.product(ALLOCATIONS, CRITERIA, SCHEDULES, (False, True)))
+TABLE = list(itertools.product(ALLOCATIONS, COMPOSED, SCHEDULES, (False, True)))
 
 
 def allocation_of(name: str) -> Allocation:
@@ -53,6 +66,8 @@ def expected(name: str, schedule: Schedule, level: int, before: Mapping[str, int
         # Half a unit in floating point is far above the error of the power at these sizes.
         share = SIZE * float(schedule.density) ** (min(level, schedule.rounds) / schedule.rounds)
         return math.floor(share + 0.5), int(name == "uniform")
+    if isinstance(schedule, Densities):
+        return math.floor(SIZE * schedule.densities[level - 1] + Fraction(1, 2)), int(name == "uniform")
     assert isinstance(schedule, Ladder)
     if name not in BY_LAYER:
         alive = sum(before.values())
@@ -125,6 +140,12 @@ def test_a_plan_never_grows_and_a_placement_keeps_its_sum(
     placed = allocation.place(scores, masks, planned, rng)
     assert sum(placed.values()) == sum(planned.values())
     assert all(0 <= placed[n] <= alive[n] for n in named)
+
+
+@pytest.mark.parametrize("name", ALLOCATIONS)
+def test_it_holds_the_public_contract(name: str) -> None:
+    check_allocation(ALLOCATIONS[name]({}))
+    check_allocation(ALLOCATIONS[name]({"a": Fraction(1, 2), "b": Fraction(3, 4)}), own_rates=True)
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS)

@@ -1,5 +1,6 @@
 """The named networks: exact parameter counts, shapes, initialisation and pruning rates."""
 
+import re
 from fractions import Fraction
 
 import pytest
@@ -43,6 +44,36 @@ def test_resnet_20_has_the_papers_weights() -> None:
     assert count_params(net).total == 272474
 
 
+def test_resnet_50_has_the_papers_weights_behind_a_small_stem() -> None:
+    with torch.device("meta"):
+        net = build("resnet-50", CIFAR, 10)
+    sizes = weights(net)
+    # He et al. (2016), table 1: (blocks, width, channels that enter); a bottleneck is 1x1, 3x3, 1x1 and gives 4 width.
+    table = [(3, 64, 64), (4, 128, 256), (6, 256, 512), (3, 512, 1024)]
+    first = sum((entering + 9 * wide + 4 * wide) * wide for _, wide, entering in table)
+    further = sum((blocks - 1) * (4 + 9 + 4) * wide**2 for blocks, wide, _ in table)
+    shortcuts = sum(n for key, n in sizes.items() if "shortcut" in key)
+    main = sum(n for key, n in sizes.items() if "conv" in key) - shortcuts
+    assert main == 3 * 64 * 9 + first + further == 20678336
+    assert shortcuts == sum(entering * 4 * wide for _, wide, entering in table) == 2768896
+    assert sizes["output.weight"] == 20480
+    assert len(sizes) == 1 + 3 * 16 + 4 + 1
+    assert sum(p.numel() for p in net.parameters()) == 23520842
+
+
+def test_resnet_50_halves_the_image_three_times_and_reads_all_of_it() -> None:
+    with torch.device("meta"):
+        net = build("resnet-50", CIFAR, 10)
+    sides = []
+    for stage in (net.stage1, net.stage2, net.stage3, net.stage4):
+        stage.register_forward_hook(lambda _, __, output: sides.append(tuple(output.shape[1:])))
+    net(torch.zeros(2, *CIFAR, device="meta"))
+    assert sides == [(256, 32, 32), (512, 16, 16), (1024, 8, 8), (2048, 4, 4)]
+    strides = {name: part.stride[0] for name, part in net.named_modules() if isinstance(part, nn.Conv2d)}
+    halving = {f"stage{stage}.0.{part}" for stage in (2, 3, 4) for part in ("conv2", "shortcut.conv")}
+    assert {name for name, stride in strides.items() if stride != 1} == halving
+
+
 @pytest.mark.parametrize(("name", "convs"), [("vgg-11", 9217728), ("vgg-16", 14710464), ("vgg-19", 20018880)])
 def test_vgg_has_its_weights(name: str, convs: int) -> None:
     with torch.device("meta"):
@@ -53,8 +84,8 @@ def test_vgg_has_its_weights(name: str, convs: int) -> None:
 
 
 SMALLEST = {
-    "lenet-300-100": (5,), "conv-2": (1, 2, 3), "conv-4": (2, 5, 4), "conv-6": (1, 8, 8),
-    "resnet-20": (3, 4, 5), "vgg-11": (1, 16, 17), "vgg-16": (1, 16, 16), "vgg-19": (1, 16, 16),
+    "lenet-300-100": (5,), "lenet-5": (2, 4, 5), "conv-2": (1, 2, 3), "conv-4": (2, 5, 4), "conv-6": (1, 8, 8),
+    "resnet-20": (3, 4, 5), "resnet-50": (1, 8, 9), "vgg-11": (1, 16, 17), "vgg-16": (1, 16, 16), "vgg-19": (1, 16, 16),
 }  # fmt: skip
 
 
@@ -73,7 +104,7 @@ def test_every_network_maps_a_batch_to_logits(name: str) -> None:
 def test_registry_entries_say_what_they_are(name: str) -> None:
     entry = registry()[name]
     assert entry.name == name
-    assert "20" in entry.paper
+    assert re.search(r"[A-Z]\w+ (et al\.|& [A-Z]\w+) \((19|20)\d\d\), (section|figure|table)", entry.paper)
     assert "\n" not in entry.what
 
 
@@ -101,6 +132,7 @@ def test_weights_have_glorots_variance_and_biases_are_zero(name: str) -> None:
         ("conv-6", (3, 7, 32), "at least 8x8"),
         ("vgg-19", (3, 8, 8), "at least 16x16"),
         ("resnet-20", (3, 3, 3), "at least 4x4"),
+        ("resnet-50", (3, 8, 7), "at least 8x8"),
         ("lenet-300-100", (), "without the batch"),
         ("lenet-300-100", (0,), "at least 1"),
     ],
@@ -139,7 +171,7 @@ def test_multipliers_give_the_papers_rates(name: str) -> None:
     assert not entry.global_ranking
 
 
-@pytest.mark.parametrize("name", ["resnet-20", "vgg-11"])
+@pytest.mark.parametrize("name", ["resnet-20", "resnet-50", "vgg-11"])
 def test_deep_nets_leave_shortcuts_and_output_alone(name: str) -> None:
     net = build(name, (3, 16, 16), 10)
     found = layer_multipliers(name, net)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tombola.prune.controls import CONTROLS
+from tombola.prune.controls import CONTROLS as EVERY_CONTROL
 from tombola.prune.masks import nested
 from tombola.prune.pruner import Pruner, imp
 from tombola.prune.rewinding import masked
@@ -18,6 +18,9 @@ from tombola.types import Curve, RunResult, Seed, Snapshot, TrainJob, TrainOutco
 T = 100
 PRUNABLE = ("w", "v")
 Search = Callable[..., Iterator[Level]]
+
+CONTROLS = {name: control for name, control in EVERY_CONTROL.items() if not name.startswith("small-dense")}
+"""Those that need no units of a network: what is searched here is no network with units."""
 
 
 def draw(seed: Seed) -> Snapshot:

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import search_kit as kit
 import torch
-from search_kit import PRUNABLE, FakeTrain, T, all_controls, families, run
+from search_kit import CONTROLS, PRUNABLE, FakeTrain, T, all_controls, families, run
 
 from tombola import models
 from tombola.errors import Diverged, EmptiedLayer, InvalidValue
 from tombola.prune.allocation import ALLOCATIONS
-from tombola.prune.controls import CONTROLS
 from tombola.prune.masks import kept, nested
 from tombola.prune.pruner import imp, one_shot, train_prune_finetune
 from tombola.prune.rewinding import Rewind, masked, restart, rewind_learning_rate, rewind_to_init, rewind_to_step

@@ -192,6 +192,9 @@ GOLDEN = {
     "lenet-mnist smoke": "660fc6ad35de616f",
     "lenet-mnist small": "c80518f938ef5487",
     "lenet-mnist paper": "a8e59dd7ed22f8a8",
+    "pruning-methods smoke": "091299042040eae9",
+    "pruning-methods small": "fef4d5ae721f350d",
+    "pruning-methods paper": "2dfd088370f369f0",
     "own": "243cd2f928a6614c",
 }
 """Keys of earlier versions: a new option with a default changes none of them."""

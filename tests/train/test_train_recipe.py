@@ -1,13 +1,15 @@
 """The recipe: what it refuses, its learning rates, and the papers' presets."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tombola.errors import InvalidValue, UnknownName
+from tombola.models import registry
 from tombola.train.presets import preset
-from tombola.train.recipe import OPTIMIZERS, SCHEDULES, Recipe
+from tombola.train.recipe import AUGMENTATIONS, OPTIMIZERS, SCHEDULES, Recipe
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,7 @@ from tombola.train.recipe import OPTIMIZERS, SCHEDULES, Recipe
         ({"schedule": "step", "milestones": (0, 10)}, "from 1 on"),
         ({"schedule": "step", "milestones": (10, 10)}, "increasing"),
         ({"eval_every": 101}, "Evaluate more often"),
+        ({"augment": "crop-flop"}, "Did you mean 'crop-flip'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(changes: dict[str, Any], says: str) -> None:
@@ -46,7 +49,7 @@ def test_what_cannot_be_trained_is_refused(changes: dict[str, Any], says: str) -
 
 
 def test_unknown_names_are_their_own_error() -> None:
-    for changes in ({"optimizer": "x"}, {"schedule": "x"}):
+    for changes in ({"optimizer": "x"}, {"schedule": "x"}, {"augment": "x"}):
         with pytest.raises(UnknownName):
             Recipe(iterations=100, **changes)
 
@@ -97,10 +100,47 @@ def test_the_digest_differs_with_every_field() -> None:
         {}, {"iterations": 101}, {"batch_size": 61}, {"lr": 0.1}, {"momentum": 0.6}, {"nesterov": True},
         {"weight_decay": 0.1}, {"milestones": (6,)}, {"gamma": 0.2}, {"warmup": 1}, {"eval_every": 99},
         {"schedule": "constant", "milestones": ()}, {"optimizer": "adam", "momentum": 0.0},
+        {"augment": "crop-flip"},
     ]  # fmt: skip
     digests = [Recipe(**{**base, **change}).digest for change in changes]
     assert len(set(digests)) == len(changes)
     assert Recipe(**base).digest == digests[0]
+
+
+def test_recipes_from_before_there_was_augmentation_keep_their_digest() -> None:
+    assert "augment" not in Recipe(iterations=100).as_json()
+    assert Recipe(iterations=100, augment="crop-flip").as_json()["augment"] == "crop-flip"
+    digests = {
+        ("lenet-300-100", "mnist"): "72a8fede09d35451",
+        ("conv-2", "cifar-10"): "2a55f1e3bbc112b4",
+        ("resnet-20", "mnist"): "85f4dbbf28c9fd21",
+        ("vgg-16", "digits"): "391d8543f7d460ad",
+    }
+    assert {case: preset(*case).recipe().digest for case in digests} == digests
+
+
+def test_only_a_recipe_that_augments_is_augmented() -> None:
+    assert {kind: Recipe(iterations=100, augment=kind).augmented for kind in AUGMENTATIONS} == {
+        "none": False,
+        "crop-flip": True,
+    }
+
+
+@pytest.mark.parametrize("model", registry())
+@pytest.mark.parametrize("data", ["cifar-10", "mnist", "digits", "mine.npz"])
+def test_residual_networks_and_vggs_see_cifar_10_augmented_and_nothing_else_is(model: str, data: str) -> None:
+    wanted = data == "cifar-10" and model in ("resnet-20", "resnet-50", "vgg-11", "vgg-16", "vgg-19")
+    found = preset(model, data)
+    assert found.recipe().augment == ("crop-flip" if wanted else "none")
+    assert ("He et al. (2016), section 4.2" in found.source) == wanted
+    assert found.recipe(augment="none") == replace(found.recipe(), augment="none")
+
+
+def test_networks_that_no_paper_of_tickets_has_take_the_nearest_recipe() -> None:
+    assert preset("lenet-5", "mnist").recipe() == preset("lenet-300-100", "mnist").recipe()
+    assert preset("resnet-50", "cifar-10").recipe() == preset("resnet-20", "cifar-10").recipe()
+    for model in ("lenet-5", "resnet-50"):
+        assert preset(model, "mnist").source.startswith("ours")
 
 
 LENET = {"iterations": 50_000, "optimizer": "adam", "lr": 1.2e-3, "batch_size": 60, "eval_every": 100}

@@ -35,7 +35,7 @@ def make_app() -> App:
         help_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    app.command(find.find)
+    app.command(find.find, help_epilogue=find.METHODS)
     app.command(judge.judge)
     app.command(study.app)
     app.command(store.app)

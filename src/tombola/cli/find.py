@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from tombola.cli.words import Whole, densities, names, print_json, schedule
+from tombola.cli.words import Whole, densities, listed, names, print_json, schedule
+from tombola.prune.catalogue import CRITERIA, STRATEGIES, STRUCTURES
 from tombola.saying import say
 from tombola.search.settings import Settings
 
@@ -18,6 +19,19 @@ PARTIAL = "results.partial.csv"
 """The finished levels of a search that was stopped; the results of one that ended are left as they are."""
 
 
+METHODS = "\n\n".join(
+    f"**{title}**\n\n" + "\n".join(f"* `{name}`: {text}" for name, text in lines.items())
+    for title, lines in {
+        "Strategies": {name: f"{one.what} ({one.source})" for name, one in STRATEGIES.items()},
+        "Criteria: kept is what the score is high for": {
+            name: f"{one.what} ({one.source})" for name, one in CRITERIA.items()
+        },
+        "Structures": dict(STRUCTURES),
+    }.items()
+)
+"""Every method in one line, under the flags."""
+
+
 def find(
     *,
     data: Annotated[
@@ -26,23 +40,39 @@ def find(
     model: Annotated[
         str | None,
         Parameter(
-            help="Network: lenet-300-100, conv-2, conv-4, conv-6, resnet-20, vgg-11, vgg-16, vgg-19, or "
-            "pkg.module:factory. [default: lenet-300-100; conv-2 on cifar-10]"
+            help="Network: lenet-300-100, lenet-5, conv-2, conv-4, conv-6, resnet-20, resnet-50, vgg-11, vgg-16, "
+            "vgg-19, or pkg.module:factory. [default: lenet-300-100; conv-2 on cifar-10]"
         ),
     ] = None,
-    strategy: Annotated[str, Parameter(help="How the subnetwork is found: imp, one-shot or finetune.")] = "imp",
+    strategy: Annotated[
+        str, Parameter(help=f"How the subnetwork is found: {listed(STRATEGIES)}. Each in one line below.")
+    ] = "imp",
     density: Annotated[
         float | None, Parameter(help="Fraction of the prunable weights to keep after the last round.")
     ] = None,
     rounds: Annotated[Whole | None, Parameter(help="Levels after the dense one. [default: 12]")] = None,
     rate: Annotated[float | None, Parameter(help="Fraction of the survivors pruned in a round. [default: 0.2]")] = None,
-    criterion: Annotated[str, Parameter(help="Score: magnitude, random, or pkg.module:function.")] = "magnitude",
+    densities_: Annotated[
+        str | None,
+        Parameter(name="--densities", help="Comma list of every level's density, in place of the three above."),
+    ] = None,
+    criterion: Annotated[
+        str | None,
+        Parameter(
+            help="Score by which weights are kept, a name from the list below or pkg.module:function. [default: the "
+            "strategy's; magnitude for most]"
+        ),
+    ] = None,
     allocation: Annotated[
         str | None,
         Parameter(
-            help="Weights per layer: layer-rates, uniform, global, erk or lamp. [default: the paper's for the model]"
+            help="Weights per layer: layer-rates, uniform, global, erk, lamp, or pkg.module:name. [default: the "
+            "paper's for the strategy, the criterion or the model]"
         ),
     ] = None,
+    structure: Annotated[
+        str, Parameter(help=f"What is kept or pruned together: {listed(STRUCTURES)}; below.")
+    ] = "none",
     scope: Annotated[
         str, Parameter(help="What is pruned: weights, linear, conv, weights+embeddings or everything.")
     ] = "weights",
@@ -51,11 +81,22 @@ def find(
         Whole, Parameter(help="Keep at least this many weights in every layer; 0 refuses to empty one.")
     ] = 0,
     rewind: Annotated[str, Parameter(help="What survivors restart from: init, step:K, or lr.")] = "init",
+    extra: Annotated[
+        Whole | None, Parameter(help="Iterations of each fine-tuning. [default: as many as the dense run had]")
+    ] = None,
+    recalibrate: Annotated[
+        bool,
+        Parameter(
+            help="Take batch norm's statistics anew, on training data, after a cut whose survivors keep their weights.",
+            negative="",
+        ),
+    ] = False,
     controls: Annotated[
         str,
         Parameter(
             help="Comma list of reinit, permute, shuffle, global-shuffle, random, random-erk, sign, one-shot, noise:K "
-            "(K standard deviations on the initial values); or none."
+            "(K standard deviations on the initial values), small-dense and small-dense-flops (a dense network as "
+            "small as the ticket, by parameters or operations); or none."
         ),
     ] = "reinit,shuffle",
     replicates: Annotated[Whole, Parameter(help="Families; each has its own initialisation and data order.")] = 5,
@@ -87,6 +128,9 @@ def find(
     loss: Annotated[
         str | None,
         Parameter(help="cross-entropy, or mse: squared difference to the one-hot label. [default: cross-entropy]"),
+    ] = None,
+    augment: Annotated[
+        str | None, Parameter(help="none, or crop-flip: random crops and flips of the training images.")
     ] = None,
     warmup: Annotated[Whole | None, Parameter(help="Iterations of linear warm-up.")] = None,
     eval_every: Annotated[Whole | None, Parameter(help="Spacing of the validation grid, in iterations.")] = None,
@@ -130,6 +174,7 @@ def find(
         "nesterov": nesterov,
         "weight_decay": weight_decay,
         "loss": loss,
+        "augment": augment,
         "warmup": warmup,
         "eval_every": eval_every,
         **(schedule(schedule_) if schedule_ is not None else {}),
@@ -141,8 +186,12 @@ def find(
         density=density,
         rounds=rounds,
         rate=rate,
+        densities=densities(densities_, "--densities"),
         criterion=criterion,
         allocation=allocation,
+        structure=structure,
+        extra=extra,
+        recalibrate=recalibrate,
         min_keep=min_keep,
         scope=scope,
         exclude=names(exclude),

@@ -24,6 +24,9 @@ _Store = Annotated[
         "in the study's folder]"
     ),
 ]
+_MAIN = "iterative"
+"""What the named studies call the search that the others are compared with."""
+
 _Size = Annotated[
     str, Parameter(help="Of a named study: smoke (digits, a minute), small (10,000 iterations) or paper.")
 ]
@@ -139,6 +142,47 @@ def compare(one: Path, other: Path, /, *, json: _Json = False) -> int:
     else:
         print("The two are equal, but for what the clock says.")
     return 1 if found else 0
+
+
+@app.command
+def rank(
+    folder: Path,
+    /,
+    *,
+    density: Annotated[
+        float | None, Parameter(help="Rank at this one, a fraction such as 0.05. [default: at every gate]")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        Parameter(help="SEARCH/ARM that differences are taken to. [default: iterative/ticket, or the first search's]"),
+    ] = None,
+    markdown: Annotated[bool, Parameter(help="Print tables in Markdown.", negative="")] = False,
+    json: _Json = False,
+) -> None:
+    """Rank every arm of every finished search of a study by its test accuracy, and say what each cost.
+
+    Args:
+        folder: Where it was run.
+    """
+    from tombola.cli.verdicts import show_rankings
+    from tombola.errors import InvalidValue
+    from tombola.study.finished import finished
+    from tombola.study.ranking import rankings
+    from tombola.study.running import written
+
+    if json and markdown:
+        raise InvalidValue("--json and --markdown are two ways to print one thing. Give one of them.")
+    spec = written(folder)
+    found = finished(folder, spec.searches)
+    usual = _MAIN if _MAIN in found.results else next(iter(found.results))
+    to = f"{usual}/ticket" if reference is None else reference if "/" in reference else f"{reference}/ticket"
+    ranked = rankings(found.results, to, density)
+    if json:
+        body = {"study": spec.name, "key": spec.key, "reference": to, "finished": list(found.results)}
+        gone = {"unfinished": list(found.missing), "failed": dict(found.failed)}
+        print_json({**body, **gone, "rankings": [one.as_json() for one in ranked]})
+        return
+    show_rankings(spec.name, to, ranked, found.sentences, markdown)
 
 
 def _spec(name: str, size: str) -> "Spec":

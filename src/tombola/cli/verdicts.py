@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,12 +12,14 @@ from rich.table import Table
 
 from tombola.search.shown import in_words, rendered
 from tombola.stats import Judgement
+from tombola.stats.wording import percent
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tombola.search.finding import Finding
     from tombola.study.claims import Settlement
+    from tombola.study.ranking import Ranking, Standing
     from tombola.study.running import Studied
 
 _WIDTH_WITHOUT_TERMINAL = 160
@@ -92,6 +95,58 @@ def show_study(studied: Studied, folder: Path) -> None:
             about = [one.claim.name for one in studied.settlements if one.why == why]
             screen.print(f"Cannot tell, for {why}: {', '.join(about)}.")
     screen.print(f"\nWritten to {folder}.")
+
+
+def show_rankings(
+    study: str, reference: str, rankings: Sequence[Ranking], sentences: Sequence[str], markdown: bool
+) -> None:
+    """Print a table for each density, on the screen or in Markdown."""
+    headings = (
+        "rank", "arm", "density", "n", "test accuracy, 95 %", f"minus {reference}, 95 %", "dense trainings",
+        "with the best",
+    )  # fmt: skip
+    screen = console()
+    for sentence in sentences:
+        screen.print(f"{sentence}\n")
+    for ranking in rankings:
+        title = f"{study} at {percent(ranking.density)}: mean test accuracy of n families, and what a family costs"
+        rows = [_rank_cells(one, reference) for one in ranking.standings]
+        if markdown:
+            aligned = [":--" if name in ("arm", "with the best") else "--:" for name in headings]
+            print("\n".join([f"{title}\n", *("| " + " | ".join(row) + " |" for row in (headings, aligned, *rows))]))
+        else:
+            table = Table(title=title, title_justify="left")
+            for name in headings:
+                table.add_column(name, justify="left" if name in ("arm", "with the best") else "right")
+            for row in rows:
+                table.add_row(*row)
+            screen.print(table)
+        for note in ranking.notes:
+            screen.print(f"\nNote: {note}" if markdown else f"Note: {note}")
+        print()
+    screen.print(
+        f"With the best: cannot be told from the arm of rank 1 by paired t tests, Holm-adjusted over the arms. Minus "
+        f"{reference}: paired by family. No interval below three families."
+    )
+
+
+def _rank_cells(one: Standing, reference: str) -> tuple[str, ...]:
+    def across(value: float | None, ends: tuple[float, float] | None, sign: str) -> str:
+        if value is None:
+            return ""
+        between = "" if ends is None else f" ({100 * ends[0]:{sign}.2f} to {100 * ends[1]:{sign}.2f})"
+        return f"{100 * value:{sign}.2f}{between}"
+
+    return (
+        str(one.rank),
+        one.arm,
+        f"{100 * one.density:.4g} %",
+        str(one.n),
+        across(one.mean, one.interval, ""),
+        "the reference" if one.arm == reference else across(one.difference, one.difference_interval, "+"),
+        "" if one.cost is None else f"{one.cost:.2f}",
+        {True: "yes", False: "no", None: "cannot tell"}[one.with_best],
+    )
 
 
 def _claim_cells(one: Settlement) -> tuple[str, str, str]:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
@@ -33,7 +33,18 @@ def names(text: str) -> tuple[str, ...]:
     return () if parts == ("none",) else parts
 
 
-def densities(text: str | None) -> tuple[float, ...] | None:
+def listed(names: Iterable[str]) -> str:
+    """Write names as a sentence has them.
+
+    Example:
+        >>> listed(["a", "b", "c"])
+        'a, b or c'
+    """
+    *first, last = names
+    return f"{', '.join(first)} or {last}"
+
+
+def densities(text: str | None, flag: str = "--gates") -> tuple[float, ...] | None:
     """Read a comma list of densities.
 
     Raises:
@@ -46,7 +57,7 @@ def densities(text: str | None) -> tuple[float, ...] | None:
     except ValueError:
         raise InvalidValue(f"{text!r} is no list of densities. Write fractions with commas: 0.5,0.2,0.1.") from None
     if not found:
-        raise InvalidValue("--gates is empty. Write fractions with commas: 0.5,0.2,0.1.")
+        raise InvalidValue(f"{flag} is empty. Write fractions with commas: 0.5,0.2,0.1.")
     return found
 
 

@@ -14,7 +14,8 @@ from tombola.errors import UnknownName
 from tombola.models.conv import conv_n
 from tombola.models.kinds import kinds
 from tombola.models.lenet import lenet_300_100
-from tombola.models.resnet import resnet_20
+from tombola.models.lenet5 import lenet_5
+from tombola.models.resnet import resnet_20, resnet_50
 from tombola.models.shapes import check_shape
 from tombola.models.vgg import vgg
 
@@ -31,7 +32,8 @@ class ModelEntry:
         paper: where it is described.
         factory: ``(input_shape, classes) -> module``; call :func:`build`, which checks its arguments first.
         rates: pairs of a parameter-name pattern and the layer's pruning rate as a multiple of ``base_rate``; the first
-            pattern that matches counts, no match means 1, and 0 means that the paper never prunes the layer.
+            pattern that matches counts, no match means 1, and 0 means that the paper never prunes the layer. They are
+            ours, after the nearest network's, where ``paper`` says so.
         base_rate: fraction of the surviving weights that the paper prunes in a round.
         global_ranking: the paper ranks the weights of all layers together.
     """
@@ -50,10 +52,16 @@ def _entries() -> tuple[ModelEntry, ...]:
     convs = {2: _HALF, 4: _HALF, 6: Fraction(3, 4)}
     vggs = {11: "A", 16: "D", 19: "E"}
     never = Fraction(0)
+    spared = (("*.shortcut.*", never), ("output.weight", never))
     return (
         ModelEntry(
             "lenet-300-100", "fully connected, 300 and 100 hidden units", f'{paper}, "Lenet"',
             lenet_300_100, (("output.weight", _HALF),),
+        ),
+        ModelEntry(
+            "lenet-5", "2 convolutions and 120-84 hidden units",
+            "LeCun et al. (1998), figure 2, with ReLU and max pooling; the pruning rates are ours",
+            lenet_5, (("output.weight", _HALF),),
         ),
         *(
             ModelEntry(
@@ -64,7 +72,12 @@ def _entries() -> tuple[ModelEntry, ...]:
         ),
         ModelEntry(
             "resnet-20", "residual, 20 layers, batch norm", f'He et al. (2016), section 4.2; {paper}, "Resnet-18"',
-            resnet_20, (("*.shortcut.*", never), ("output.weight", never)), global_ranking=True,
+            resnet_20, spared, global_ranking=True,
+        ),
+        ModelEntry(
+            "resnet-50", "residual, 50 layers, bottlenecks, batch norm",
+            "He et al. (2016), table 1, with a first layer for small images; the pruning rates are ResNet-20's",
+            resnet_50, spared, global_ranking=True,
         ),
         *(
             ModelEntry(
@@ -84,8 +97,10 @@ def registry() -> Mapping[str, ModelEntry]:
     """Give every network known by name, read-only.
 
     Example:
-        >>> list(registry())
-        ['lenet-300-100', 'conv-2', 'conv-4', 'conv-6', 'resnet-20', 'vgg-11', 'vgg-16', 'vgg-19']
+        >>> list(registry())[:5]
+        ['lenet-300-100', 'lenet-5', 'conv-2', 'conv-4', 'conv-6']
+        >>> list(registry())[5:]
+        ['resnet-20', 'resnet-50', 'vgg-11', 'vgg-16', 'vgg-19']
     """
     return _REGISTRY
 
@@ -117,7 +132,8 @@ def layer_multipliers(name: str, module: nn.Module) -> dict[str, Fraction]:
     """Give each weight tensor its pruning rate as an exact multiple of the base rate.
 
     Frankle & Carbin (2019), figure 2: the output layer is pruned at half the rate, and the convolutions of Conv-2,
-    Conv-4 and Conv-6 at 10, 10 and 15 % where the base rate is 20 %.
+    Conv-4 and Conv-6 at 10, 10 and 15 % where the base rate is 20 %. The paper has no LeNet-5 and no ResNet-50: the
+    one is pruned as its LeNet, the other as its Resnet-18.
 
     Args:
         name: the name that ``module`` was built under. For a name outside the registry, such as a dotted path, every

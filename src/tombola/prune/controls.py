@@ -1,22 +1,27 @@
 """Controls: what a ticket is compared with, each differing from it in one named thing only.
 
-All controls share the ticket's density, budget, data order and recipe.
+All controls share the ticket's density, budget, data order and recipe; the small dense networks come as close to its
+density, or to its multiply-adds, as whole units do.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Final, final
 
 import torch
 from torch import Tensor
 
-from tombola.errors import InvalidValue, UnknownName
+from tombola.errors import ImpossibleDensity, InvalidValue, UnknownName
 from tombola.prune.allocation.erk import ERK
 from tombola.prune.allocation.uniform import Uniform
-from tombola.prune.counting import Cut, at_least
-from tombola.prune.masks import kept, sizes
+from tombola.prune.counting import Counts, Cut, at_least
+from tombola.prune.masks import counts, kept, ones, sizes
 from tombola.prune.select import select
+from tombola.prune.structure.places import Group, left_on_axes, product_masks, usable
+from tombola.prune.structure.shares import Shares
+from tombola.prune.structure.units import kept_counts
 from tombola.types import Masks, Snapshot
 
 
@@ -31,6 +36,8 @@ class Case:
         fresh: draws theta_0 anew from the model's own initialiser, with another seed.
         one_shot: gives the mask of a single cut of the dense run to the same level.
         generator: a CPU generator for this control at this level; the same bits every time.
+        groups: the network's units, for the small dense networks.
+        macs: name -> multiply-adds of one example in the dense network, for the one that has as many.
     """
 
     start: Snapshot
@@ -38,7 +45,12 @@ class Case:
     fresh: Callable[[], Snapshot]
     one_shot: Callable[[], Masks]
     generator: torch.Generator
+    groups: Sequence[Group] | None = None
+    macs: Mapping[str, int] | None = None
 
+
+SMALL_DENSE: Final = "small-dense"
+"""How the names of the controls begin that need the network's units."""
 
 Control = Callable[[Case], tuple[Snapshot, Masks]]
 """Gives what the control starts from, before masking, and its mask."""
@@ -137,6 +149,44 @@ def noise(times: float) -> Control:
     return control
 
 
+def small_dense(case: Case) -> tuple[Snapshot, Masks]:
+    """Train a small dense network with as many prunable weights, from values of its own: was a smaller one enough?
+
+    Liu et al. (2019), section 3 (the pruned architecture, trained from scratch). Of every group of units it has the
+    first ones, the same fraction, such that its weights are the closest to the ticket's and not more. It is given as a
+    mask, rows times columns, under which the network computes what the small one does, layer norms over units aside.
+
+    It starts from a fresh draw. A prunable tensor is multiplied by
+    ``sqrt((fan_in + fan_out) / (small fan_in + small fan_out))``, so that its variance is the one that Glorot's rule,
+    the built-in networks' own, gives the small tensor; under another initialiser it is still that rule. Biases are as
+    drawn. Trained from step 0 for the whole budget.
+
+    Raises:
+        InvalidValue: there are no groups, or none that a mask can take units from.
+        ImpossibleDensity: the ticket has fewer weights than one unit of each group.
+    """
+    return _small(case, "small-dense", None)
+
+
+def small_dense_flops(case: Case) -> tuple[Snapshot, Masks]:
+    """Train a small dense network with as many multiply-adds; otherwise as :func:`small_dense`.
+
+    Liu et al. (2019), section 3: equal cost rather than equal size, which differ where weights are used many times. A
+    ticket's multiply-adds are the dense ones of each tensor times its density there.
+
+    Raises:
+        InvalidValue: as :func:`small_dense`; or multiply-adds are missing.
+        ImpossibleDensity: the ticket has fewer multiply-adds than one unit of each group.
+    """
+    if case.macs is None or not case.masks.keys() <= case.macs.keys():
+        missing = sorted(case.masks.keys() - (case.macs or {}).keys())
+        raise InvalidValue(
+            f"the control small-dense-flops needs the multiply-adds of {', '.join(missing)}, which are not known. Use "
+            "small-dense, which counts weights."
+        )
+    return _small(case, "small-dense-flops", case.macs)
+
+
 def named(name: str) -> Control:
     """Give a control by name; ``noise:K`` takes a number of standard deviations above 0.
 
@@ -167,6 +217,8 @@ CONTROLS: Final[dict[str, Control]] = {
     "random-erk": random_erk,
     "sign": sign_constant,
     "one-shot": one_shot,
+    "small-dense": small_dense,
+    "small-dense-flops": small_dense_flops,
 }
 
 
@@ -185,3 +237,36 @@ def _random(case: Case, allocation: Uniform | ERK) -> dict[str, Tensor]:
         for name, mask in case.masks.items()
     }
     return select(scores, counts)
+
+
+def _small(case: Case, name: str, macs: Mapping[str, int] | None) -> tuple[Snapshot, Masks]:
+    """Make the small dense network that costs the most up to the ticket's cost."""
+    if case.groups is None:
+        raise InvalidValue(
+            f"the control {name} leaves out whole units, and the network's units are not known. Pass "
+            f"Case(groups=...), as models.groups finds them, or leave {name} out."
+        )
+    shapes = {n: tuple(mask.shape) for n, mask in case.masks.items()}
+    groups, dense = usable(case.groups, shapes), sizes(case.masks)
+    # Each weight of a tensor is used equally often.
+    price = {n: Fraction(1) if macs is None else Fraction(macs[n], dense[n]) for n in shapes}
+
+    def cost(left: Counts) -> Fraction:
+        return sum((price[n] * count for n, count in left.items()), Fraction(0))
+
+    shares, most = Shares(tuple(group.size for group in groups), least=1), cost(counts(case.masks))
+    step = shares.last(lambda units: cost(kept_counts(groups, units, shapes)), most)
+    if step < 0:
+        least = cost(kept_counts(groups, shares.at(0), shapes))
+        raise ImpossibleDensity(
+            f"the ticket has {float(most):,.0f} {'weights' if macs is None else 'multiply-adds'}, and the smallest "
+            f"dense network, one unit in each group, has {float(least):,.0f}. Leave {name} out at this density."
+        )
+    units = shares.at(step)
+    first = {group.name: torch.arange(group.size) < count for group, count in zip(groups, units, strict=True)}
+    start, sides = case.fresh(), left_on_axes(groups, units, shapes)
+    params = dict(start.params)
+    for n, shape in shapes.items():
+        if len(shape) > 1:
+            params[n] = params[n] * math.sqrt(sum(shape[:2]) / sum(sides[n][:2]))
+    return replace(start, params=params), product_masks(groups, first, ones(case.masks, case.masks))

@@ -1,23 +1,40 @@
 """The composition: a criterion, an allocation, a schedule and a rewind make a pruner."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import final
 
 from torch import Tensor
 
 from tombola.errors import EmptiedLayer, InvalidValue
-from tombola.prune.allocation import Allocation, LayerRates
+from tombola.prune.allocation import Allocation, Global, LayerRates
 from tombola.prune.counting import Counts, Shapes, at_least, size_of
 from tombola.prune.criteria import magnitude
+from tombola.prune.criteria.known import Compensate
+from tombola.prune.dynamic import Updates
 from tombola.prune.evidence import Criterion, Evidence, scored
-from tombola.prune.masks import check, counts, ones
+from tombola.prune.masks import check, counts, ones, sizes
 from tombola.prune.rewinding import Rewind, fine_tune, rewind_to_init
 from tombola.prune.schedules import Schedule, ladder
 from tombola.prune.schedules import one_shot as one_shot_schedule
 from tombola.prune.select import select
+from tombola.prune.structure import Structure
 from tombola.types import Masks, Params
+
+
+@final
+@dataclass(frozen=True)
+class During:
+    """Masks that change while the network trains.
+
+    Attributes:
+        updates: gives the changes of a run that is to end with these counts in the tensors.
+        starts_dense: a run starts with all weights; otherwise with a level's mask.
+    """
+
+    updates: Callable[[Counts], Updates]
+    starts_dense: bool
 
 
 @final
@@ -31,6 +48,13 @@ class Pruner:
         schedule: says how much each level cuts.
         rewind: says what the survivors restart from.
         from_dense: every level cuts the dense run directly (one-shot); otherwise each cuts the last level's survivors.
+        at_init: every level cuts the initial network, before anything is trained.
+        during: masks change while a level's network trains; its initial ones are then made as ``at_init``.
+        structure: what is kept or pruned together; ``None`` for single weights.
+        compensate: changes the survivors of a cut to make up for the deleted, where they keep their trained weights.
+        recalibrate: batch norm's statistics are taken anew after a cut whose survivors keep their trained weights.
+        looks: the criterion looks at the network and at data, not at weights alone.
+        moved: the criterion needs what training accumulates.
         min_keep: keep at least this many weights in every tensor, taking them from the largest ones; 0 stops with an
             error when a tensor would be emptied.
     """
@@ -40,6 +64,13 @@ class Pruner:
     schedule: Schedule = field(default_factory=ladder)
     rewind: Rewind = field(default_factory=rewind_to_init)
     from_dense: bool = False
+    at_init: bool = False
+    during: During | None = None
+    structure: Structure | None = None
+    compensate: Compensate | None = None
+    recalibrate: bool = False
+    looks: bool = False
+    moved: bool = False
     min_keep: int = 0
 
     def __post_init__(self) -> None:
@@ -65,15 +96,30 @@ class Pruner:
         planned = [{name: size_of(shape) for name, shape in shapes.items()}]
         for level in range(1, levels + 1):
             cut = self.schedule(level)
-            planned.append(self._filled(self.allocation.plan(shapes, planned[-1], cut), planned[-1]))
+            if self.structure is None:
+                counted = self.allocation.plan(shapes, planned[-1], cut)
+            else:
+                counted = self.structure.plan(shapes, planned[-1], cut, self.allocation)
+            planned.append(self._filled(counted, planned[-1]))
         return tuple(planned)
+
+    @property
+    def keeps_start_values(self) -> bool:
+        """Whether what is found is a ticket: survivors that train from early values under a mask that stays."""
+        return self.rewind.keeps_start_values and self.during is None
+
+    @property
+    def each_from_dense(self) -> bool:
+        """Whether a level's mask is made from the dense network, trained or not, and not from the level before."""
+        return self.from_dense or self.at_init or self.during is not None
 
     def prune(self, level: int, params: Params, masks: Masks, evidence: Evidence) -> dict[str, Tensor]:
         """Make the mask of a level.
 
         Args:
             level: 1 or more.
-            params: the trained weights: of the level before, or of the dense run where ``from_dense``.
+            params: the trained weights: of the level before, or of the dense run where ``from_dense``; the initial ones
+                where ``at_init``.
             masks: the masks they were trained under, over the prunable tensors.
             evidence: what else the criterion looks at; ``generator`` breaks ties.
 
@@ -91,7 +137,10 @@ class Pruner:
             raise InvalidValue(f"level {level} is not made by pruning: 0 is the dense network, cuts count from 1.")
         check(params, masks)
         planned = self.plan({name: tuple(mask.shape) for name, mask in masks.items()}, level)[level]
-        scores = scored(self.criterion, params, masks, evidence)
+        aimed = replace(evidence, density=sum(planned.values()) / sum(sizes(masks).values()))
+        scores = scored(self.criterion, params, masks, aimed)
+        if self.structure is not None:
+            return self.structure.choose(scores, masks, planned, evidence.generator)
         placed = self.allocation.place(scores, masks, planned, evidence.generator)
         return select(scores, self._filled(placed, counts(masks)), evidence.generator)
 
@@ -99,9 +148,14 @@ class Pruner:
         """Make the mask of a level by one cut of dense weights, whatever the strategy."""
         return self.prune(level, params, ones(params, names), evidence)
 
+    def survivors(self, params: Params, before: Masks, after: Masks, evidence: Evidence) -> Params:
+        """Give what trained weights become by a cut, before the mask is put on."""
+        return params if self.compensate is None else self.compensate(params, before, after, evidence)
+
     def _filled(self, planned: Counts, alive: Counts) -> dict[str, int]:
         """Keep the stated minimum, and refuse an emptied tensor."""
-        filled = at_least(planned, self.min_keep, alive)
+        # Whole units have counts of their own, which single weights cannot be added to.
+        filled = at_least(planned, self.min_keep, alive) if self.structure is None else dict(planned)
         for name, count in filled.items():
             if count == 0:
                 raise EmptiedLayer(
@@ -201,4 +255,33 @@ def train_prune_finetune(
         allocation=allocation or LayerRates(),
         schedule=schedule or ladder(rate),
         rewind=fine_tune(extra),
+    )
+
+
+def prune_at_init(
+    density: float | str | Fraction = Fraction(1, 5),
+    *,
+    criterion: Criterion,
+    allocation: Allocation | None = None,
+    schedule: Schedule | None = None,
+) -> Pruner:
+    """Prune the initial network before anything is trained, then train what is left.
+
+    Lee et al. (2019), Algorithm 1, with whatever criterion. With a schedule of several levels, each of them is one cut
+    of the same initial network.
+
+    Args:
+        density: fraction of the *original* prunable weights to keep, in (0, 1].
+        criterion: scores the initial weights.
+        allocation: divides a cut among the tensors; by default the ranking of all tensors together, as the papers'.
+        schedule: takes the place of ``density``.
+
+    Raises:
+        ImpossibleDensity: a density out of range.
+    """
+    return Pruner(
+        criterion=criterion,
+        allocation=allocation or Global(),
+        schedule=schedule or one_shot_schedule(density),
+        at_init=True,
     )

@@ -1,7 +1,9 @@
 """Schedules: how much each level cuts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Protocol, final
 
 from tombola.errors import ImpossibleDensity, InvalidValue
@@ -63,6 +65,34 @@ class Geometric:
 
     def __call__(self, level: int) -> Cut:
         return Cut(density=root_power(self.density, min(level, self.rounds), self.rounds))
+
+
+@final
+@dataclass(frozen=True)
+class Densities:
+    """Stand at stated densities, one level each.
+
+    Attributes:
+        densities: fractions of the original weights, in (0, 1), falling.
+    """
+
+    densities: tuple[Fraction, ...]
+
+    def __post_init__(self) -> None:
+        falling = all(after < before for before, after in pairwise(self.densities))
+        if not self.densities or not falling or not self.densities[-1] > 0 or not self.densities[0] < 1:
+            raise ImpossibleDensity(
+                f"the densities are {', '.join(f'{float(one):g}' for one in self.densities) or 'none'}; each is the "
+                "fraction of weights kept, below 1 and above 0, and below the one before it."
+            )
+
+    def __call__(self, level: int) -> Cut:
+        return Cut(density=self.densities[min(level, len(self.densities)) - 1])
+
+
+def at_densities(densities: Sequence[float | str | Fraction]) -> Densities:
+    """Make a schedule of stated densities; a float is read as the decimal it prints as."""
+    return Densities(tuple(map(exact, densities)))
 
 
 def ladder(rate: float | str | Fraction = Fraction(1, 5)) -> Ladder:

@@ -15,7 +15,7 @@ import tombola
 from tombola import models
 from tombola.prune.masks import apply, fingerprint, kept, total
 from tombola.search.finding import Chosen, Finding, LevelSummary, results, run_of
-from tombola.search.ledger import Cost, RunCost
+from tombola.search.ledger import SCORING, Cost, RunCost
 from tombola.search.levels import TICKET, Dropped, Level, Searching, search
 from tombola.search.named import prepare
 from tombola.search.noticed import Noticed, check_budgets, no_speed, notes_on, notice
@@ -23,7 +23,7 @@ from tombola.search.settings import Settings
 from tombola.search.setup import Setup, name_of
 from tombola.stats import Judgement, LevelVerdict, Run, Verdict, judge
 from tombola.ticket import Ticket
-from tombola.train.cost import flops_per_example
+from tombola.train.cost import flops_of_run, flops_per_example
 from tombola.train.plain import load
 from tombola.train.watch import Watcher
 from tombola.types import Curve, Masks, Snapshot, TrainFn, TrainJob, TrainOutcome
@@ -161,6 +161,8 @@ class _Book:
         setup, plan = self._setup, self._setup.plan
         for job, outcome in level.runs:
             self._pay(level.level, job, outcome)
+        if plan.pruner.looks:
+            self._paid.extend(self._scoring(level))
         if level.level == 0:
             self.dense = {r: tuple(run_of(one) for one in runs) for r, runs in level.dense.items()}
         self.dropped.extend(level.dropped)
@@ -190,6 +192,7 @@ class _Book:
             gate=level.level in plan.gates,
             arms={name: {r: run_of(one) for r, one in runs.items()} for name, runs in level.arms.items()},
             dense=self.dense if level.level == 0 else {},
+            after_cut=level.after_cut,
         )
         assert all(kept(masks) == alive and total(masks) == size for masks in level.masks.values())
         self.levels.append(summary)
@@ -202,7 +205,7 @@ class _Book:
         if work is not None:
             samples = outcome.iterations * work.examples
             dense = samples * flops_per_example(work.macs)
-            effective = samples * flops_per_example(work.macs, job.masks)
+            effective = work.examples * flops_of_run(work.macs, job, outcome)
         self._paid.append(
             RunCost(
                 level=level,
@@ -219,6 +222,23 @@ class _Book:
             )
         )
 
+    def _scoring(self, level: Level) -> Iterator[RunCost]:
+        """Write down what looking at the network cost, in each family."""
+        for replicate, one in level.scoring.items():
+            yield RunCost(
+                level=level.level,
+                density=self._setup.plan.densities[level.level],
+                arm=SCORING,
+                replicate=replicate,
+                order=0,
+                engine="plain",
+                iterations=0,
+                samples=0,
+                flops_dense=one.flops,
+                flops_effective=one.flops,
+                seconds=one.seconds,
+            )
+
     def cost(self, seconds: float) -> Cost:
         """Add up."""
         work, training = self._setup.work, self._setup.iterations
@@ -233,9 +253,12 @@ def _validation(curve: Curve) -> float | None:
 
 
 def _judge(setup: Setup, book: _Book) -> Judgement:
-    restarts = setup.plan.pruner.rewind.keeps_start_values
+    pruner = setup.plan.pruner
+    restarts = pruner.keeps_start_values
     speed, early = setup.speed or no_speed(book.noticed), None
-    if not restarts:
+    if pruner.during:
+        speed = "masks change while the network trains, and its early stop is sought after the last change"
+    elif not restarts:
         speed = "the survivors keep trained weights, so their iterations do not count from initialisation"
     if all(one.steps == () for one in book.noticed):
         early = "the training loop reported no validation loss, so there is no early stop"
@@ -246,6 +269,7 @@ def _judge(setup: Setup, book: _Book) -> Judgement:
         gates=[book.levels[level].density for level in setup.plan.gates],
         alpha=setup.method.alpha,
         lottery=restarts,
+        longer=pruner.during is None,
         speed=speed,
         early=early,
         score=setup.score,
@@ -269,7 +293,7 @@ def _choose(setup: Setup, book: _Book, judgement: Judgement) -> Chosen:
     best = among[replicate]
     start, end = _whole(best.start, best.masks), _whole(best.end, best.masks)
     lineage = book.lineage[replicate][: level + 1]
-    if setup.plan.pruner.from_dense:
+    if setup.plan.pruner.each_from_dense:
         lineage = [lineage[0], lineage[-1]]
     provenance = {
         **_about(setup),
@@ -286,7 +310,7 @@ def _choose(setup: Setup, book: _Book, judgement: Judgement) -> Chosen:
         "lineage": lineage,
     }
     init = next(family.init for family in setup.families if family.replicate == replicate)
-    late = setup.plan.pruner.rewind.keeps_start_values and start.step > 0
+    late = setup.plan.pruner.keeps_start_values and start.step > 0
     ticket = Ticket(
         start=start.params,
         masks=best.masks,
@@ -347,8 +371,10 @@ def _about(setup: Setup) -> dict[str, Any]:
     return {
         **setup.about,
         "strategy": method.strategy,
-        "criterion": criterion if isinstance(criterion, str) else name_of(criterion),
+        "criterion": criterion if isinstance(criterion, str) or criterion is None else name_of(criterion),
         "allocation": plan.pruner.allocation.name,
+        "structure": method.structure,
+        "recalibrated": method.recalibrate,
         "rewind": plan.pruner.rewind.describe(),
         "controls": list(plan.controls),
         "seed": method.seed,

@@ -12,6 +12,7 @@ from torch import nn
 from tombola.files import write_all
 from tombola.search.ledger import Cost
 from tombola.search.levels import Dropped
+from tombola.search.looking import AfterCut
 from tombola.search.shown import as_html, as_text
 from tombola.stats import Judgement, LevelResults, Results, Run, Verdict, as_json, write_csv
 from tombola.ticket import Ticket, encode, encode_network
@@ -33,6 +34,8 @@ class LevelSummary:
         gate: whether the verdict is certified here.
         arms: arm -> replicate -> run.
         dense: at level 0, replicate -> every dense run; empty elsewhere.
+        after_cut: replicate -> what the network was worth after the cut and before it was trained again; empty where
+            survivors restart from early values.
     """
 
     level: int
@@ -42,6 +45,7 @@ class LevelSummary:
     gate: bool
     arms: Mapping[str, Mapping[int, Run]]
     dense: Mapping[int, tuple[Run, ...]] = field(default_factory=dict)
+    after_cut: Mapping[int, AfterCut] = field(default_factory=dict)
 
     @property
     def density(self) -> float:
@@ -186,6 +190,7 @@ def run_of(outcome: TrainOutcome) -> Run:
         test_accuracy_at_early_stop=outcome.test_accuracy_at_early_stop,
         early_stop_iteration=outcome.early_stop_iteration,
         censored=outcome.censored,
+        validation_accuracy=next(filter(math.isfinite, reversed(outcome.curve.accuracy)), None),
     )
 
 
@@ -222,8 +227,16 @@ def _level_json(level: LevelSummary, replicates: list[int], judged: Mapping[str,
             }
             for name, runs in level.arms.items()
         },
+        **_after_cut_json(level, replicates),
         **({} if judged is None else {"judged": {k: v for k, v in judged.items() if k not in ("density", "gate")}}),
     }
+
+
+def _after_cut_json(level: LevelSummary, replicates: list[int]) -> dict[str, Any]:
+    if not level.after_cut:
+        return {"after_cut": None}
+    found = [level.after_cut[r] for r in replicates]
+    return {"after_cut": {key: [getattr(one, key) for one in found] for key in ("accuracy", "recalibrated")}}
 
 
 def _plain(value: Any) -> Any:

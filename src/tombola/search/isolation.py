@@ -14,6 +14,7 @@ from tombola import models
 from tombola.data import load
 from tombola.data.published import PUBLISHED
 from tombola.errors import DataError, Diverged, TicketError
+from tombola.prune.catalogue import STRATEGIES
 from tombola.prune.masks import apply
 from tombola.search.named import builder, check_device
 from tombola.ticket import Check, Ticket, encode_network
@@ -170,7 +171,7 @@ def isolate(
     )
     # Another network is the wrong one before it is one that the engine cannot train.
     put(module, job.start)
-    engine = pick(_text(about, "engine"), module, splits.dataset.train_x[0], where)
+    engine = pick(_text(about, "engine"), module, splits.dataset.train_x[0], where, augmented=recipe.augmented)
     with trainer(engine.name, build, splits, recipe, where, workers, Unwatched()) as train:
         outcome = train([job])[0]
     unlike = _unlike(about, where, engine)
@@ -191,6 +192,13 @@ def _check_repeatable(about: Mapping[str, Any]) -> None:
         raise TicketError(
             f"the ticket was found with the engine {about['engine']!r:.40}; only tombola's own can be repeated. "
             "Put the ticket into the network with Ticket.apply_to, and train it where it was found."
+        )
+    strategy = STRATEGIES.get(str(about.get("strategy")))
+    if strategy is not None and strategy.grows:
+        raise TicketError(
+            f"the ticket was found with the strategy {about['strategy']}, whose masks change while the network trains; "
+            "the last of them and the initial values do not give that network again. Search again to repeat it, or "
+            "put the ticket into the network with Ticket.apply_to."
         )
     if "optimiser saved" in _text(about, "rewind"):
         raise TicketError(

@@ -7,9 +7,12 @@ reading of the test split. What cannot be counted is ``None``, and so is every s
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 from tombola.search.levels import DENSE, TICKET
+
+SCORING: Final = "scoring"
+"""The arm of what criteria cost that look at the network: no training, so no iterations and no samples of it."""
 
 _Number = TypeVar("_Number", int, float)
 
@@ -22,7 +25,7 @@ class RunCost:
     Attributes:
         level: 0 is the dense network.
         density: of the level, a fraction of the prunable weights.
-        arm: ``dense``, ``ticket`` or a control.
+        arm: ``dense``, ``ticket`` or a control; ``scoring`` is what making the masks cost.
         replicate: its family.
         order: which of the family's data orders; above 0 for further dense runs only.
         engine: what trained it.

@@ -3,11 +3,14 @@
 Generic in the trainer and the pruner. Nothing here knows of files, plots or progress.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar, final
 
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from tombola.errors import Diverged, InvalidValue
 from tombola.prune.controls import Case, Control
@@ -15,13 +18,19 @@ from tombola.prune.evidence import Evidence
 from tombola.prune.masks import ones
 from tombola.prune.pruner import Pruner
 from tombola.prune.rewinding import masked, restart
+from tombola.prune.structure import Group
+from tombola.search.looking import AfterCut, Looking
 from tombola.seeds import derive, generator
-from tombola.types import Masks, RunResult, Seed, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
+from tombola.train.process import undisturbed
+from tombola.types import Masks, Params, RunResult, Seed, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
 
 _Value = TypeVar("_Value")
 
 TICKET: Final = "ticket"
 DENSE: Final = "dense"
+
+_SMALL_DENSE: Final = "small-dense"
+"""What the names of the controls begin with that ask for the network's units."""
 
 
 @final
@@ -33,11 +42,13 @@ class Family:
         seed: its random streams.
         init: theta_0, at step 0.
         draw: gives another initialisation from another seed; ``None`` where the initialiser is not known.
+        looking: the network and its data, for criteria that look at them; ``None`` where neither is known.
     """
 
     seed: Seed
     init: Snapshot
     draw: Callable[[Seed], Snapshot] | None = None
+    looking: Looking | None = None
 
     @property
     def replicate(self) -> int:
@@ -65,6 +76,20 @@ class Dropped:
 
 @final
 @dataclass(frozen=True)
+class Scoring:
+    """What it cost to make the masks of a level, training aside.
+
+    Attributes:
+        flops: operations of matrix products and convolutions; 0 for a criterion that looks at weights alone.
+        seconds: wall time.
+    """
+
+    flops: float
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
 class Level:
     """What one level of the search found.
 
@@ -76,6 +101,9 @@ class Level:
         dense: at level 0, replicate -> every dense run, the first of them the ticket arm's; empty elsewhere.
         dropped: families that left at this level; they are in no arm of it.
         runs: every job of the level with its outcome, also of families that left.
+        scoring: replicate -> what its masks cost; empty at level 0.
+        after_cut: replicate -> what the network was worth before it was trained again; empty where survivors restart
+            from early values.
     """
 
     level: int
@@ -85,6 +113,8 @@ class Level:
     dense: Mapping[int, tuple[TrainOutcome, ...]] = field(default_factory=dict)
     dropped: tuple[Dropped, ...] = ()
     runs: tuple[tuple[TrainJob, TrainOutcome], ...] = ()
+    scoring: Mapping[int, Scoring] = field(default_factory=dict)
+    after_cut: Mapping[int, AfterCut] = field(default_factory=dict)
 
 
 def merged(parts: Sequence[Level]) -> Level:
@@ -98,6 +128,8 @@ def merged(parts: Sequence[Level]) -> Level:
         dense=_joined(part.dense for part in parts),
         dropped=tuple(one for part in parts for one in part.dropped),
         runs=tuple(one for part in parts for one in part.runs),
+        scoring=_joined(part.scoring for part in parts),
+        after_cut=_joined(part.after_cut for part in parts),
     )
 
 
@@ -187,15 +219,28 @@ def _dense_level(state: dict[int, "_Search"], train: TrainFn, iterations: int, d
 def _pruned_level(
     level: int, state: dict[int, "_Search"], train: TrainFn, iterations: int, controls: Mapping[str, Control]
 ) -> Level:
-    jobs: list[TrainJob] = []
     for one in state.values():
         one.prune(level)
-        jobs.append(one.ticket_job(iterations))
-        jobs.extend(one.control_job(level, name, control, iterations) for name, control in controls.items())
+    scoring = {r: one.scoring for r, one in state.items()}
+    after_cut = {r: one.after_cut for r, one in state.items() if one.after_cut is not None}
+    # Where masks change in training, the controls of a mask wait for it.
+    grows = any(one.pruner.during for one in state.values())
+    tickets = {(r, TICKET): one.ticket_job(level, iterations) for r, one in state.items()}
+    found = _trained(train, tickets) if grows else {}
+    for (r, _), outcome in found.items():
+        state[r].settle(outcome)
+    jobs: dict[_Key, TrainJob] = {}
+    for r, one in state.items():
+        if not grows:
+            jobs[r, TICKET] = tickets[r, TICKET]
+        elif found[r, TICKET].result is not RunResult.FINISHED:
+            continue
+        for name, control in controls.items():
+            jobs[r, name] = one.control_job(level, name, control, iterations)
+    found |= _trained(train, jobs)
+    every = {**tickets, **jobs}
+    runs = {r: {name: found[r, name] for name in (TICKET, *controls) if (r, name) in found} for r in state}
     starts = {r: one.start for r, one in state.items()}
-    trained = train(jobs)
-    outcomes = iter(trained)
-    runs = {r: {name: next(outcomes) for name in (TICKET, *controls)} for r in state}
     dropped = _drop(level, state, runs)
     for replicate, one in state.items():
         one.after_ticket(runs[replicate][TICKET])
@@ -205,8 +250,17 @@ def _pruned_level(
         starts={r: starts[r] for r in state},
         arms={name: {r: runs[r][name] for r in state} for name in (TICKET, *controls)},
         dropped=dropped,
-        runs=tuple(zip(jobs, trained, strict=True)),
+        runs=tuple((every[key], outcome) for key, outcome in found.items()),
+        scoring=scoring,
+        after_cut=after_cut,
     )
+
+
+_Key = tuple[int, str]
+
+
+def _trained(train: TrainFn, jobs: Mapping[_Key, TrainJob]) -> dict[_Key, TrainOutcome]:
+    return dict(zip(jobs, train(list(jobs.values())), strict=True)) if jobs else {}
 
 
 def _drop(
@@ -265,6 +319,9 @@ class _Search:
         self._dense: Snapshot = family.init
         self._at_step: Snapshot | None = None
         self._last: Snapshot = family.init
+        self._moved: Params | None = None
+        self.scoring = Scoring(0.0, 0.0)
+        self.after_cut: AfterCut | None = None
 
     def dense_job(self, iterations: int, order: int) -> TrainJob:
         keep = (self.pruner.rewind.step,) if order == 0 and self.pruner.rewind.weights == "step" else ()
@@ -276,28 +333,61 @@ class _Search:
             save_at=keep,
             with_optimizer=order == 0 and self.pruner.rewind.optimizer == "saved",
             name=DENSE,
+            moved=order == 0 and self.pruner.moved,
         )
 
     def after_dense(self, run: TrainOutcome) -> None:
         self._dense = self._last = run.end
+        self._moved = run.moved
         self._at_step = run.saved.get(self.pruner.rewind.step)
 
     def after_ticket(self, run: TrainOutcome) -> None:
         self._last = run.end
+        if not self.pruner.each_from_dense:
+            self._moved = run.moved
 
     def prune(self, level: int) -> None:
         """Make this level's mask from training results alone, and what its survivors restart from."""
-        evidence = self._evidence(level, "prune")
-        if self.pruner.from_dense:
-            self.masks = self.pruner.prune(level, self._dense.params, self.dense_masks, evidence)
-            source = self._dense
+        pruner = self.pruner
+        before = self.dense_masks if pruner.each_from_dense else self.masks
+        source = (
+            self.family.init if pruner.at_init or pruner.during else self._dense if pruner.from_dense else self._last
+        )
+        if pruner.during and pruner.during.starts_dense:
+            self.masks = self.dense_masks
         else:
-            self.masks = self.pruner.prune(level, self._last.params, self.masks, evidence)
-            source = self._last
-        self._unmasked = restart(self.pruner.rewind, init=self.family.init, at_step=self._at_step, end=source)
+            self.masks, source = self._cut(level, source, before)
+        self._unmasked = restart(pruner.rewind, init=self.family.init, at_step=self._at_step, end=source)
+        self.after_cut = None
+        if self.family.looking is not None and not pruner.rewind.keeps_start_values:
+            looking, plain = self.family.looking, self._unmasked
+            again = looking.recalibrated(plain, self.masks) if pruner.recalibrate else None
+            self._unmasked = plain if again is None else again
+            self.after_cut = looking.after_cut(plain, self.masks, again)
         self.start = masked(self._unmasked, self.masks)
 
-    def ticket_job(self, iterations: int) -> TrainJob:
+    def _cut(self, level: int, source: Snapshot, before: Masks) -> tuple[Masks, Snapshot]:
+        """Give the mask, and what the network it was made from has become by the cut."""
+        began = time.perf_counter()
+        evidence = self._evidence(level, "prune", source)
+        with _watched(self.pruner.looks) as counter:
+            masks = self.pruner.prune(level, source.params, before, evidence)
+            params = self.pruner.survivors(source.params, before, masks, evidence)
+        flops = 0.0 if counter is None else float(counter.get_total_flops())
+        self.scoring = Scoring(flops, time.perf_counter() - began)
+        return masks, replace(source, params=params)
+
+    def settle(self, run: TrainOutcome) -> None:
+        """Take the mask that a run ended with, where it changed."""
+        if run.masks is not None:
+            self.masks = run.masks
+            self.start = masked(self._unmasked, self.masks)
+
+    def ticket_job(self, level: int, iterations: int) -> TrainJob:
+        during, updates = self.pruner.during, None
+        if during is not None:
+            shapes = {name: tuple(mask.shape) for name, mask in self.masks.items()}
+            updates = during.updates(self.pruner.plan(shapes, level)[level])
         return TrainJob(
             start=self.start,
             masks=self.masks,
@@ -305,6 +395,8 @@ class _Search:
             stop=self._stop(self.start.step, iterations),
             with_optimizer=self.pruner.rewind.optimizer == "saved",
             name=TICKET,
+            updates=updates,
+            moved=self.pruner.moved,
         )
 
     def control_job(self, level: int, name: str, control: Control, iterations: int) -> TrainJob:
@@ -315,6 +407,8 @@ class _Search:
                 masks=self.masks,
                 fresh=lambda: self._fresh(derive(self.family.seed, "control", *fold)),
                 one_shot=lambda: self._one_shot(level),
+                groups=self._groups if name.startswith(_SMALL_DENSE) else None,
+                macs=self._macs if name.startswith(_SMALL_DENSE) else None,
                 generator=generator(self.family.seed, "control", *fold),
             )
         )
@@ -336,7 +430,7 @@ class _Search:
         return self.family.draw(replace(self.family.seed, root=root))
 
     def _one_shot(self, level: int) -> dict[str, Tensor]:
-        evidence = self._evidence(level, "control")
+        evidence = self._evidence(level, "control", self._dense)
         return self.pruner.prune_dense(level, self._dense.params, tuple(self.dense_masks), evidence)
 
     def _stop(self, start: Step, iterations: int) -> Step:
@@ -345,9 +439,30 @@ class _Search:
             return start + (iterations if rewind.extra is None else rewind.extra)
         return iterations
 
-    def _evidence(self, level: int, stream: str) -> Evidence:
-        return Evidence(
+    @property
+    def _groups(self) -> Sequence[Group] | None:
+        return None if self.family.looking is None else self.family.looking.groups("neurons")
+
+    @property
+    def _macs(self) -> Mapping[str, int] | None:
+        return None if self.family.looking is None else self.family.looking.macs()
+
+    def _evidence(self, level: int, stream: str, network: Snapshot) -> Evidence:
+        looking = self.family.looking if self.pruner.looks else None
+        return replace(
+            Evidence() if looking is None else looking.evidence(network),
+            moved=self._moved,
             theta_0=self.family.init.params,
             theta_k=self._at_step.params if self._at_step else self.family.init.params,
             generator=generator(self.family.seed, stream, level),
         )
+
+
+@contextmanager
+def _watched(looks: bool) -> Iterator[FlopCounterMode | None]:
+    """Let a criterion look at a network: on one thread, so that its sums are the same everywhere, and counted."""
+    if not looks:
+        yield None
+        return
+    with undisturbed("cpu"), FlopCounterMode(display=False) as counter:
+        yield counter

@@ -13,6 +13,7 @@ from tombola import models
 from tombola.data import Dataset, load
 from tombola.errors import InvalidValue, UnknownName
 from tombola.search.levels import Family
+from tombola.search.looking import over
 from tombola.search.settings import Settings
 from tombola.search.setup import Setup, Work, check_own_values, decide
 from tombola.stats import ACCURACY
@@ -46,11 +47,19 @@ def prepare(settings: Settings, splits: Splits | None = None) -> Setup:
     init, other = draw(Seed(settings.seed)), draw(Seed(settings.seed, 1))
     with torch.random.fork_rng(devices=()):
         module = build()
-    plan = decide(settings, module, init.params, recipe.iterations, model)
+    plan = decide(settings, module, init.params, recipe.iterations, model, dataset.train_x[:1])
     _check_logits(module, dataset)
     check_own_values(build, module, init, other)
     macs, uncounted = models.macs(module, dataset.input_shape)
-    engine = pick(settings.engine, module, dataset.train_x[0], settings.device)
+    engine = pick(
+        settings.engine,
+        module,
+        dataset.train_x[0],
+        settings.device,
+        dynamic=plan.pruner.during is not None,
+        moved=plan.pruner.moved,
+        augmented=recipe.augmented,
+    )
     workers = settings.workers or _default_workers(settings.device)
     speed = None
     if not recipe.argmin_is_informative:
@@ -65,7 +74,7 @@ def prepare(settings: Settings, splits: Splits | None = None) -> Setup:
         engine=_told(engine, settings, workers),
         about={**_about(settings, dataset, model, recipe, engine), "network": models.identity(model, module)},
         build=build,
-        families=tuple(Family(seed, draw(seed), draw) for seed in seeds),
+        families=tuple(Family(seed, draw(seed), draw, over(build, splits, seed, recipe.loss)) for seed in seeds),
         trainer=partial(trainer, engine.name, build, splits, recipe, settings.device, workers),
         alone=alone(engine.name, build, splits, recipe, settings.device),
         workers=workers,

@@ -4,19 +4,22 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 from tombola import models
 from tombola.errors import InvalidValue
+from tombola.prune.catalogue import CRITERIA, STRATEGIES
 from tombola.prune.evidence import Criterion
 from tombola.search.find import Observer, Silent, run
 from tombola.search.finding import Finding
 from tombola.search.levels import Family
 from tombola.search.live import watching
+from tombola.search.looking import Looking
 from tombola.search.settings import DEFAULT_CONTROLS, Method
 from tombola.search.setup import Setup, Work, check_own_values, decide, name_of
 from tombola.stats import Scale
@@ -40,12 +43,16 @@ def find(
     density: float | None = None,
     rounds: int | None = None,
     rate: float | None = None,
-    criterion: str | Criterion = "magnitude",
+    densities: Sequence[float] | None = None,
+    criterion: str | Criterion | None = None,
     allocation: str | None = None,
+    structure: str = "none",
     min_keep: int = 0,
     scope: str = "weights",
     exclude: Sequence[str] = (),
     rewind: str | int = "init",
+    extra: int | None = None,
+    recalibrate: bool = False,
     controls: Sequence[str] | None = None,
     replicates: int | None = None,
     dense_runs: int = 3,
@@ -57,6 +64,8 @@ def find(
     seed: int = 0,
     input_shape: tuple[int, ...] | None = None,
     batch_size: int | None = None,
+    batches: Sequence[tuple[Tensor, Tensor]] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: bool | Observer = True,
 ) -> Finding:
     """Search for a winning ticket in a network of your own, trained by a loop of your own, and judge it.
@@ -80,18 +89,25 @@ def find(
         evaluate: ``evaluate(model)`` gives the score on the test split, any number where larger is better. It is called
             for finished networks only, and decides nothing but the verdict.
         iterations: of a dense run, T.
-        strategy: ``imp``, ``one-shot`` or ``finetune``.
+        strategy: ``imp``, ``one-shot``, ``lr-rewind``, ``finetune``, ``one-shot-finetune``, ``obd`` or ``at-init``;
+            those in which masks change while the network trains are for tombola's own trainers.
         density: fraction of the prunable weights to keep after the last round.
         rounds: levels after the dense one; 12 by default.
         rate: fraction of the survivors pruned in a round; 0.2 by default.
-        criterion: ``magnitude``, ``random``, ``pkg.module:function``, or the function.
+        densities: of each level after the dense one, in place of ``density``, ``rounds`` and ``rate``.
+        criterion: a name (``tombola find --help`` lists them), ``pkg.module:function``, or the function; by default the
+            strategy's. One that looks at data needs ``batches`` and ``loss``.
         allocation: ``layer-rates`` (the default: every tensor at one rate, the last linear one at half of it, as in the
             paper), ``uniform``, ``global``, ``erk`` or ``lamp``.
+        structure: what is pruned together: ``none``, ``N:M``, ``block:RxC``, ``neurons`` (which needs
+            ``input_shape`` or ``batches``) or ``heads``.
         min_keep: keep at least this many weights in every tensor; 0 refuses to empty one.
         scope: what is pruned: ``weights``, ``linear``, ``conv``, ``weights+embeddings`` or ``everything``.
         exclude: parameters to leave dense, by name or shell pattern.
         rewind: ``init``, a step or ``step:K``, or ``lr``. For a step the loop calls ``record(K)`` there, or hands over
             its own checkpoint with ``record.checkpoint(K, state_dict)``.
+        extra: iterations of each fine-tuning; as many as the dense run had by default.
+        recalibrate: take batch norm's statistics anew, on ``batches``, after a cut whose survivors keep their weights.
         controls: names; ``reinit`` and ``shuffle`` by default.
         replicates: families, 5 by default.
         dense_runs: dense runs per family: one initialisation, other seeds for the loop.
@@ -105,6 +121,9 @@ def find(
         seed: of everything random.
         input_shape: of one example, without the batch. Where this and ``batch_size`` are given, operations are counted.
         batch_size: examples in an iteration.
+        batches: pairs of inputs and targets from the training split, for criteria that look at data; balanced classes
+            are best, and a hundred to a thousand examples are usual.
+        loss: ``loss(outputs, targets)``, the training loss, a mean over the examples.
         progress: ``True`` shows it on standard error, ``False`` shows nothing; or an observer of your own.
 
     Returns:
@@ -142,8 +161,12 @@ def find(
         density=density,
         rounds=rounds,
         rate=rate,
+        densities=None if densities is None else _listed("densities", densities),
         criterion=criterion,
         allocation=allocation,
+        structure=structure,
+        extra=extra,
+        recalibrate=recalibrate,
         min_keep=min_keep,
         scope=scope,
         exclude=_listed("exclude", exclude),
@@ -161,6 +184,7 @@ def find(
     setup = prepare(
         method, build, train, evaluate, iterations, score=score, speed=speed,
         example=None if input_shape is None or batch_size is None else (tuple(input_shape), batch_size),
+        batches=batches, loss=loss, input_shape=input_shape,
     )  # fmt: skip
     with _observer(progress) as observer:
         return run(setup, observer)
@@ -176,15 +200,22 @@ def prepare(
     score: str,
     speed: str | None,
     example: tuple[tuple[int, ...], int] | None,
+    batches: Sequence[tuple[Tensor, Tensor]] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    input_shape: tuple[int, ...] | None = None,
 ) -> Setup:
     """Decide everything that can be decided before training; the arguments are those of :func:`find`."""
     scale = Scale(score)
     margin = _margin(method, scale)
+    _check_ours(method)
     factory, draw, families, notes = _families(method, build)
+    seen = Looking(factory, loss, None if batches is None else lambda: batches)
+    families = tuple(replace(family, looking=seen) for family in families)
+    one = batches[0][0][:1] if batches else None if input_shape is None else torch.zeros(1, *input_shape)
     init = families[0].init
     with torch.random.fork_rng(devices=()):
         module = factory()
-    plan = decide(method, module, init.params, iterations, name_of(type(module)))
+    plan = decide(method, module, init.params, iterations, name_of(type(module)), one)
     if draw is not None:
         check_own_values(factory, module, init, draw(Seed(method.seed, 1)))
     model = name_of(type(module))
@@ -225,6 +256,21 @@ def _trainer(
     build: Callable[[], nn.Module], train: TrainLoop, evaluate: EvaluateFn | None, scale: Scale, watcher: Watcher
 ) -> AbstractContextManager[TrainFn]:
     return nullcontext(OwnTrainer(build, train, evaluate, watcher, _check_accuracy if scale.is_accuracy else _no_check))
+
+
+def _check_ours(method: Method) -> None:
+    """Refuse what needs to reach into the training loop."""
+    if STRATEGIES[method.strategy].grows:
+        raise InvalidValue(
+            f"{method.strategy} changes masks while the network trains, and a loop of your own is not reached into. "
+            "Use imp, one-shot, lr-rewind, finetune, obd or at-init; or tombola's own trainer, tombola find."
+        )
+    criterion = method.criterion
+    if isinstance(criterion, str) and criterion in CRITERIA and CRITERIA[criterion].moved:
+        raise InvalidValue(
+            f"{criterion} needs what training accumulates, and a loop of your own is not reached into. Use magnitude "
+            "or another criterion; or search with tombola's own trainer, tombola find."
+        )
 
 
 def _check_accuracy(score: float) -> None:

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, final
 
 from tombola.errors import ImpossibleDensity, InvalidValue, UnknownName
+from tombola.prune.catalogue import STRATEGIES
 
 if TYPE_CHECKING:
     from tombola.prune.evidence import Criterion
 
-STRATEGIES: Final = ("imp", "one-shot", "finetune")
 DEFAULT_RATE: Final = 0.2
 DEFAULT_ROUNDS: Final = 12
 DEFAULT_CONTROLS: Final = ("reinit", "shuffle")
 
-_MOST: Final = {"replicates": 1000, "dense_runs": 1000, "rounds": 1000, "workers": 1024}
+_MOST: Final = {"replicates": 1000, "dense_runs": 1000, "rounds": 1000, "workers": 1024, "extra": 10**9}
 """Bounds that only a slip of the keyboard exceeds."""
 
 
@@ -23,16 +24,20 @@ class Method:
     """How subnetworks are found and judged, whatever the network, the data and the loop.
 
     Attributes:
-        strategy: ``imp``, ``one-shot`` or ``finetune``.
+        strategy: a key of :data:`tombola.prune.catalogue.STRATEGIES`.
         density: fraction of the prunable weights to keep at the end.
         rounds: levels after the dense one.
         rate: fraction of the survivors pruned in a round; not together with ``density``.
-        criterion: name, dotted path, or the function itself.
-        allocation: name; ``None`` for what suits the network.
+        densities: of each level after the dense one, falling; in place of the three above.
+        criterion: name, dotted path, or the function itself; ``None`` for the strategy's.
+        allocation: name or dotted path; ``None`` for what suits the strategy, the criterion and the network.
+        structure: what is pruned together: ``none``, ``N:M``, ``block:RxC``, ``neurons`` or ``heads``.
         min_keep: weights kept in every tensor at least; 0 stops with an error where one would be emptied.
         scope: what is pruned, a key of :data:`tombola.prune.scope.PRESETS`.
         exclude: parameters to leave dense, by name or shell pattern.
         rewind: ``init``, ``step:K`` or ``lr``.
+        extra: iterations of each fine-tuning; ``None`` for as many as the dense run had.
+        recalibrate: take batch norm's statistics anew after a cut whose survivors keep their trained weights.
         controls: names; each once and in order, a number in it in one spelling.
         replicates: families.
         dense_runs: dense runs per family.
@@ -46,12 +51,16 @@ class Method:
     density: float | None = None
     rounds: int | None = None
     rate: float | None = None
-    criterion: "str | Criterion" = "magnitude"
+    densities: tuple[float, ...] | None = None
+    criterion: "str | Criterion | None" = None
     allocation: str | None = None
+    structure: str = "none"
     min_keep: int = 0
     scope: str = "weights"
     exclude: tuple[str, ...] = ()
     rewind: str = "init"
+    extra: int | None = None
+    recalibrate: bool = False
     controls: tuple[str, ...] = DEFAULT_CONTROLS
     replicates: int = 5
     dense_runs: int = 3
@@ -67,7 +76,10 @@ class Method:
         object.__setattr__(self, "exclude", tuple(sorted(set(self.exclude))))
         if self.strategy not in STRATEGIES:
             raise UnknownName.among("strategy", self.strategy, STRATEGIES)
-        _check_bounds(self, "replicates", "dense_runs", "rounds")
+        strategy = STRATEGIES[self.strategy]
+        if self.criterion is None:
+            object.__setattr__(self, "criterion", strategy.criterion)
+        _check_bounds(self, "replicates", "dense_runs", "rounds", "extra")
         if self.min_keep < 0:
             raise InvalidValue(f"min-keep is {self.min_keep}; it is at least 0.")
         if self.density is not None and not 0 < self.density < 1:
@@ -82,6 +94,7 @@ class Method:
                 "a density and a rate were both given, and a density with a number of rounds sets the rate. "
                 "Give one of them."
             )
+        _check_densities(self)
         if not 0 < self.alpha < 0.5:
             raise InvalidValue(f"alpha is {self.alpha:g}; an error rate lies between 0 and 0.5.")
         if self.gates is not None and not self.gates:
@@ -91,16 +104,37 @@ class Method:
                 raise InvalidValue(f"the gate {gate:g} is no density; densities lie between 0 and 1.")
         if not 0 <= self.seed < 2**63:
             raise InvalidValue(f"the seed is {self.seed}; it lies between 0 and 2^63 - 1.")
-        if self.strategy == "finetune" and self.rewind != "init":
-            raise InvalidValue("finetune keeps the trained weights; it takes no rewind.")
+        if self.rewind != "init" and not strategy.rewinds:
+            raise InvalidValue(
+                f"the strategy {self.strategy} says itself what survivors restart from; it takes no rewind. Those that "
+                f"take one: {', '.join(name for name, one in STRATEGIES.items() if one.rewinds)}."
+            )
+        if self.extra is not None and self.strategy not in FINE_TUNING:
+            raise InvalidValue(f"extra is the length of a fine-tuning, and {self.strategy} has none. Leave it out.")
+        if self.strategy in ("set", "rigl") and self.criterion != strategy.criterion:
+            raise InvalidValue(
+                f"{self.strategy} starts with a random mask and says itself what is dropped and grown; it takes no "
+                "criterion. Leave it out."
+            )
+        if strategy.grows and self.structure != "none":
+            raise InvalidValue(
+                f"{self.strategy} changes single weights while the network trains; it takes no structure. Use imp, "
+                "one-shot, finetune or at-init."
+            )
         rewind_step(self.rewind)
+
+    @property
+    def _grows(self) -> bool:
+        return STRATEGIES[self.strategy].grows
 
     @property
     def levels(self) -> int:
         """How many cuts follow the dense level."""
+        if self.densities is not None:
+            return len(self.densities)
         if self.rounds is not None:
             return self.rounds
-        if self.strategy == "one-shot" and self.density is not None:
+        if self.density is not None and (self.strategy in ("one-shot", "one-shot-finetune", "at-init") or self._grows):
             return 1
         return DEFAULT_ROUNDS
 
@@ -139,17 +173,33 @@ class Settings(Method):
         """Give what decides the result as plain values; the number of workers does not."""
         values = asdict(self)
         del values["workers"]
-        return {**values, "gates": list(self.gates) if self.gates else None}
+        lists = {name: list(values[name]) if values[name] else None for name in ("gates", "densities")}
+        return {**values, **lists}
 
 
 _KINDS: Final = {
-    "text": ("strategy", "scope", "rewind", "allocation", "data", "model", "engine", "device"),
+    "text": ("strategy", "scope", "structure", "rewind", "allocation", "data", "model", "engine", "device"),
     "a number": ("density", "rate", "margin", "alpha"),
-    "a whole number": ("rounds", "min_keep", "replicates", "dense_runs", "seed", "workers"),
+    "a whole number": ("rounds", "min_keep", "extra", "replicates", "dense_runs", "seed", "workers"),
+    "true or false": ("recalibrate",),
     "a list of text": ("exclude", "controls"),
-    "a list of numbers": ("gates",),
+    "a list of numbers": ("gates", "densities"),
 }
-_OPTIONAL: Final = {"allocation", "density", "rate", "margin", "rounds", "gates", "model", "workers"}
+_OPTIONAL: Final = {
+    "allocation",
+    "density",
+    "rate",
+    "densities",
+    "margin",
+    "rounds",
+    "extra",
+    "gates",
+    "model",
+    "workers",
+}
+
+FINE_TUNING: Final = ("finetune", "one-shot-finetune", "obd")
+"""The strategies that go on with trained weights at the last learning rate."""
 
 
 def _one_spelling(control: str) -> str:
@@ -167,7 +217,7 @@ def _check_types(method: Method) -> None:
             value = getattr(method, name, None)
             if not (value is None and (name in _OPTIONAL or not hasattr(method, name))) and not _is(kind, value):
                 raise InvalidValue(f"{name.replace('_', '-')} is {value!r:.60}; expected {kind}.")
-    if not isinstance(method.criterion, str) and not callable(method.criterion):
+    if method.criterion is not None and not isinstance(method.criterion, str) and not callable(method.criterion):
         raise InvalidValue(
             f"criterion is {method.criterion!r:.60}; expected a name, or a function "
             "(params, masks, evidence) -> scores."
@@ -177,11 +227,27 @@ def _check_types(method: Method) -> None:
 def _is(kind: str, value: object) -> bool:
     if kind == "text":
         return isinstance(value, str)
+    if kind == "true or false":
+        return isinstance(value, bool)
     if kind.startswith("a list"):
         inner = "text" if kind.endswith("text") else "a number"
         return isinstance(value, tuple) and all(_is(inner, one) for one in value)
     numbers = int if kind == "a whole number" else (int, float)
     return isinstance(value, numbers) and not isinstance(value, bool)
+
+
+def _check_densities(method: Method) -> None:
+    if method.densities is None:
+        return
+    given = [name for name in ("density", "rate", "rounds") if getattr(method, name) is not None]
+    if given:
+        raise InvalidValue(f"densities say every level, so {' and '.join(given)} cannot be given beside them.")
+    falling = all(after < before for before, after in pairwise(method.densities))
+    if not method.densities or not falling or not all(0 < one < 1 for one in method.densities):
+        raise ImpossibleDensity(
+            f"the densities are {', '.join(f'{one:g}' for one in method.densities) or 'none'}; each is the fraction of "
+            "weights kept, between 0 and 1, and below the one before it."
+        )
 
 
 def _check_bounds(method: Method, *names: str) -> None:

@@ -3,32 +3,51 @@
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, cast, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tombola import models
 from tombola.errors import ImpossibleDensity, InvalidValue, UnknownName
-from tombola.prune.allocation import ALLOCATIONS
+from tombola.prune.allocation import ALLOCATIONS, Allocation
+from tombola.prune.catalogue import STRATEGIES, About
 from tombola.prune.controls import Control
 from tombola.prune.controls import named as named_control
-from tombola.prune.counting import exact
-from tombola.prune.criteria import CRITERIA
+from tombola.prune.counting import Counts, exact
+from tombola.prune.criteria import CRITERIA, Known
+from tombola.prune.dynamic import SET, Gradual, Updates, rigl
 from tombola.prune.evidence import Criterion
-from tombola.prune.pruner import Pruner, imp, one_shot, train_prune_finetune
-from tombola.prune.rewinding import Rewind, rewind_learning_rate, rewind_to_init, rewind_to_step
-from tombola.prune.schedules import Schedule, geometric, ladder
+from tombola.prune.pruner import During, Pruner
+from tombola.prune.rewinding import Rewind, fine_tune, rewind_learning_rate, rewind_to_init, rewind_to_step
+from tombola.prune.schedules import Schedule, at_densities, geometric, ladder
 from tombola.prune.scope import Scope, choose
+from tombola.prune.structure import Structure
+from tombola.prune.structure import named as named_structure
 from tombola.search.levels import Family
-from tombola.search.settings import DEFAULT_RATE, Method, rewind_step
+from tombola.search.settings import DEFAULT_RATE, FINE_TUNING, Method, rewind_step
 from tombola.stats import Scale, default_gates
 from tombola.train.plain import PlainTrainer
 from tombola.train.sparse import SparseTrainer
 from tombola.train.watch import Watcher
 from tombola.types import Params, Snapshot, Step, TrainFn
+
+_GRADUAL: Final = (0.1, 0.7)
+"""Where the ramp of gradual pruning begins and ends, as fractions of T: the rest is for the network to recover."""
+
+_WITHIN: Final = ("magnitude", "small-final", "random", "movement-pruning")
+"""The criteria that gradual pruning takes: there is no more than weights and what training accumulates."""
+
+_UPDATES: Final = 100
+"""Mask updates in a training run of T iterations, as far as there are that many."""
+
+_FROM_STEP_0: Final = ("reinit", "small-dense", "small-dense-flops")
+"""The controls that train the whole budget from values of their own, whatever the ticket rewinds to."""
+
+_LEAST: Final = 10
+"""Iterations between two of them at least."""
 
 _NEAR: Final = 1.25
 """A gate may lie this factor beyond the outermost level, which is then taken for it."""
@@ -136,14 +155,21 @@ class Setup:
     def total_iterations(self) -> int:
         """Count the training iterations that the whole search takes."""
         rewind, T = self.plan.pruner.rewind, self.iterations
-        ticket = T if rewind.position == "end" else T - rewind.step
-        fresh = sum(name == "reinit" for name in self.plan.controls)
+        ticket = (rewind.extra or T) if rewind.position == "end" else T - rewind.step
+        fresh = sum(name in _FROM_STEP_0 for name in self.plan.controls)
         control = (len(self.plan.controls) - fresh) * ticket + fresh * T
         family = self.method.dense_runs * T + self.plan.cuts * ticket + len(self.plan.gates) * control
         return len(self.families) * family
 
 
-def decide(method: Method, module: nn.Module, params: Params, iterations: Step, model: str) -> Plan:
+def decide(
+    method: Method,
+    module: nn.Module,
+    params: Params,
+    iterations: Step,
+    model: str,
+    example: Tensor | None = None,
+) -> Plan:
     """Decide what is cut, before anything is trained.
 
     Args:
@@ -152,17 +178,19 @@ def decide(method: Method, module: nn.Module, params: Params, iterations: Step, 
         params: its parameters.
         iterations: T, of a dense run.
         model: the network's name, for the papers' pruning rates; any other text for a network of the user's own.
+        example: one input of the network, ``[1, ...]``, where one is known; to find neurons and channels by.
 
     Raises:
         TombolaError: a name that is not known, nothing to prune, an impossible density, a layer that would be emptied.
     """
-    criterion = _criterion(method.criterion)
+    known = _criterion(method.criterion)
     controls = _controls(method)
     multipliers = models.layer_multipliers(model, module)
     never = [name for name, multiplier in multipliers.items() if multiplier == 0]
     frozen = [name for name, value in module.named_parameters() if not value.requires_grad]
     scope = choose(params, models.kinds(module), preset=method.scope, exclude=[*never, *method.exclude], frozen=frozen)
-    pruner = _pruner(method, criterion, model, multipliers, iterations)
+    structure = named_structure(method.structure, lambda kind: models.groups(module, kind, example))
+    pruner = _pruner(method, known, structure, _allocation(method, known.about, model, multipliers), iterations)
     levels = pruner.plan({name: tuple(params[name].shape) for name in scope.prunable}, method.levels)
     _check_falling(levels)
     return Plan(scope, pruner, levels, _gates(method, levels), controls)
@@ -199,17 +227,16 @@ def name_of(thing: object) -> str:
     return f"{getattr(named, '__module__', '?')}:{getattr(named, '__qualname__', '?')}"
 
 
-def _criterion(name: str | Criterion) -> Criterion:
-    if not isinstance(name, str):
-        return name
-    if ":" not in name:
-        if name not in CRITERIA:
-            raise UnknownName.among("criterion", name, CRITERIA, "Your own is 'package.module:function'.")
-        return CRITERIA[name].score
-    found = models.importable(name, "criterion")
+def _criterion(named: str | Criterion | None) -> Known:
+    """Find a criterion; of one that is not ours nobody knows what it looks at, so it is given everything."""
+    if isinstance(named, str) and ":" not in named:
+        if named not in CRITERIA:
+            raise UnknownName.among("criterion", named, CRITERIA, "Your own is 'package.module:function'.")
+        return CRITERIA[named]
+    found = models.importable(named, "criterion") if isinstance(named, str) else named
     if not callable(found):
-        raise InvalidValue(f"{name!r} is a {type(found).__name__}, and a criterion is a function.")
-    return cast(Criterion, found)
+        raise InvalidValue(f"{named!r} is a {type(found).__name__}, and a criterion is a function.")
+    return Known(cast(Criterion, found), About("your own", name_of(found), looks=True))
 
 
 def _controls(method: Method) -> dict[str, Control]:
@@ -218,31 +245,89 @@ def _controls(method: Method) -> dict[str, Control]:
     return {name: named_control(name) for name in method.controls}
 
 
-def _pruner(
-    method: Method, criterion: Criterion, model: str, multipliers: Mapping[str, Fraction], iterations: Step
-) -> Pruner:
+def _allocation(method: Method, about: About, model: str, multipliers: Mapping[str, Fraction]) -> Allocation:
+    """Find what divides a level's total: as asked, or the strategy's, the criterion's, the network's."""
     entry = models.registry().get(model)
-    name = method.allocation or ("global" if entry and entry.global_ranking else "layer-rates")
+    if method.allocation is not None and ":" in method.allocation:
+        found = models.importable(method.allocation, "allocation")
+        found = found() if isinstance(found, type) or not hasattr(found, "plan") else found
+        if not hasattr(found, "plan") or not hasattr(found, "place"):
+            raise InvalidValue(
+                f"{method.allocation!r} leads to a {type(found).__name__}, and an allocation has the methods plan and "
+                "place; see tombola.testing.check_allocation."
+            )
+        return cast(Allocation, found)
+    random = "erk" if method.strategy in ("set", "rigl") else None
+    usual = "global" if entry and entry.global_ranking else "layer-rates"
+    name = method.allocation or random or about.allocation or usual
     if name not in ALLOCATIONS:
-        raise UnknownName.among("allocation", name, ALLOCATIONS)
-    allocation = ALLOCATIONS[name](multipliers)
+        raise UnknownName.among("allocation", name, ALLOCATIONS, "Your own is 'package.module:name'.")
+    return ALLOCATIONS[name](multipliers)
+
+
+def _pruner(
+    method: Method, known: Known, structure: Structure | None, allocation: Allocation, iterations: Step
+) -> Pruner:
+    """Put together how subnetworks are found."""
     schedule: Schedule
-    if method.density is not None:
+    if method.densities is not None:
+        schedule = at_densities(method.densities)
+    elif method.density is not None:
         schedule = geometric(method.density, method.levels)
     else:
         schedule = ladder(exact(method.rate or DEFAULT_RATE))
-    if method.strategy == "finetune":
-        pruner = train_prune_finetune(criterion=criterion, allocation=allocation, schedule=schedule)
-    else:
-        alias = imp if method.strategy == "imp" else one_shot
-        rewind = _rewind(method, iterations)
-        pruner = alias(criterion=criterion, allocation=allocation, schedule=schedule, rewind=rewind)
-    return replace(pruner, min_keep=method.min_keep)
+    rewind = _rewind(method, iterations)
+    return Pruner(
+        criterion=known.score,
+        allocation=allocation,
+        schedule=schedule,
+        rewind=rewind,
+        from_dense=method.strategy in ("one-shot", "one-shot-finetune"),
+        at_init=method.strategy == "at-init",
+        during=_during(method, known, allocation, iterations),
+        structure=structure,
+        compensate=None if rewind.keeps_start_values else known.compensate,
+        recalibrate=method.recalibrate,
+        looks=known.about.looks,
+        moved=known.about.moved,
+        min_keep=method.min_keep,
+    )
+
+
+def _during(method: Method, known: Known, allocation: Allocation, iterations: Step) -> During | None:
+    if not STRATEGIES[method.strategy].grows:
+        return None
+    every = max(_LEAST, iterations // _UPDATES)
+    if method.strategy != "gradual":
+        changes = rigl(iterations, every=every)
+        updates: Updates = changes if method.strategy == "rigl" else SET(changes.end, every)
+        return During(lambda _: updates, starts_dense=False)
+    if isinstance(method.criterion, str) and method.criterion not in _WITHIN and ":" not in method.criterion:
+        raise InvalidValue(
+            f"gradual prunes within training, where {method.criterion} has nothing to look at. Known there: "
+            f"{', '.join(_WITHIN)}, or your own (which gets the weights and masks)."
+        )
+    begin, end = (round(fraction * iterations) for fraction in _GRADUAL)
+
+    def ramp(final: Counts) -> Updates:
+        return Gradual(
+            final=tuple(final.items()),
+            allocation=allocation,
+            criterion=known.score,
+            begin=begin,
+            end=end,
+            every=every,
+            min_keep=method.min_keep,
+        )
+
+    return During(ramp, starts_dense=True)
 
 
 def _rewind(method: Method, iterations: Step) -> Rewind:
     step = rewind_step(method.rewind)
-    if method.rewind == "lr":
+    if method.strategy in FINE_TUNING:
+        return fine_tune(method.extra)
+    if method.rewind == "lr" or method.strategy == "lr-rewind":
         return rewind_learning_rate()
     if step is None or step == 0:
         return rewind_to_init()

@@ -25,6 +25,9 @@ _NARROW: Final = 26
 """Columns that an arm takes with its early stop beside it; with fewer, the early stop stands under the score."""
 
 
+_CUT: Final = {"accuracy": "right after the cut", "recalibrated": "recalibrated"}
+"""Columns of what a network was worth before it was trained again, on validation; there where a search knows."""
+
 _NAMED: Final = 3
 """Parameters named for each reason not to prune; the JSON has all."""
 
@@ -68,9 +71,11 @@ def sheet(finding: Finding) -> Sheet:
     arms = tuple(dict.fromkeys(name for level in finding.levels for name in level.arms))
     scale = judgement.scale
     families = "family" if len(used) == 1 else "families"
+    cut = [key for key in _CUT if any(getattr(one, key) is not None for lv in finding.levels for one in
+                                      lv.after_cut.values())]  # fmt: skip
     rows = tuple(
         (
-            (str(level.level), f"{100 * level.density:.2f} %", f"{level.kept:,}"),
+            (str(level.level), f"{100 * level.density:.2f} %", f"{level.kept:,}", *_after_cut(level, used, cut)),
             tuple(_cells(level, arm, used, judgement.alpha, scale) for arm in arms),
             in_words(verdicts.get(level.density)),
         )
@@ -83,7 +88,7 @@ def sheet(finding: Finding) -> Sheet:
     )  # fmt: skip
     return Sheet(
         title=f"{finding.title}, {about['strategy']}, {len(used)} {families}; mean {what}",
-        headings=("level", "density", "kept"),
+        headings=("level", "density", "kept", *(_CUT[key] for key in cut)),
         arms=arms,
         rows=rows,
         under="* a gate, where the verdict is certified in sequence"
@@ -201,6 +206,12 @@ def _cells(level: LevelSummary, arm: str, used: set[int], alpha: float, scale: S
     return score, (">" if _any_censored(runs) else "") + f"{mean:.0f}" + (
         f" ±{half:.0f}" if math.isfinite(half) else ""
     )
+
+
+def _after_cut(level: LevelSummary, used: set[int], keys: Sequence[str]) -> Iterator[str]:
+    for key in keys:
+        found = [getattr(one, key) for replicate, one in level.after_cut.items() if replicate in used]
+        yield f"{100 * sum(found) / len(found):.2f}" if found else ""
 
 
 def _any_censored(runs: Sequence[Run]) -> bool:

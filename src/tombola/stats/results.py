@@ -24,12 +24,15 @@ class Run:
         test_accuracy_at_early_stop: at the minimum of validation loss, a fraction, where it was kept.
         early_stop_iteration: argmin of validation loss, in iterations, where it was kept.
         censored: that minimum lies at the last evaluation, so the true one may lie beyond.
+        validation_accuracy: at the last evaluation, as the training loop reported it, where it did: what a recipe may
+            be chosen by, and no part of the verdict.
     """
 
     test_accuracy: float
     test_accuracy_at_early_stop: float | None = None
     early_stop_iteration: int | None = None
     censored: bool = False
+    validation_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ def level(
     margin: float,
     alpha: float,
     lottery: bool,
+    longer: bool = True,
 ) -> str:
     """Say the verdict at one density, with the numbers it rests on."""
     claim = (
@@ -48,6 +49,11 @@ def level(
         return f"{claim}."
     if verdict is Verdict.WINS:
         return f"{claim}, above {_superior(controls, scale)}."
+    if not lottery and not longer:
+        return (
+            f"{claim}. Its mask changed while it trained, so there are no initial values whose part could be judged, "
+            "and nothing is claimed about them or about speed."
+        )
     if not lottery:
         return (
             f"{claim}. The survivors keep trained values and were trained for longer in all than the dense network, so "
@@ -137,10 +143,11 @@ def overall(
     *,
     scale: Scale,
     lottery: bool,
+    longer: bool = True,
 ) -> str:
     """Say the whole judgement in one paragraph."""
     known = main.sentence.removesuffix(" " + standing(main.gate, main.certified, certified["budget"], scale))
-    parts = [known, _certificates(certified, not_applicable, gates, scale=scale, lottery=lottery)]
+    parts = [known, _certificates(certified, not_applicable, gates, scale=scale, lottery=lottery or not longer)]
     parts += [
         f"{_capitalised(_certificate(name, scale))} was not judged: {why.rstrip('.')}."
         for name, why in not_applicable.items()

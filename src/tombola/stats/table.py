@@ -15,7 +15,7 @@ from tombola.stats.results import LevelResults, Results, Run
 from tombola.stats.scale import ACCURACY, Scale
 
 REQUIRED = ("replicate", "density", "arm", "test_accuracy")
-OPTIONAL = ("test_accuracy_at_early_stop", "early_stop_iteration", "censored")
+OPTIONAL = ("test_accuracy_at_early_stop", "early_stop_iteration", "censored", "validation_accuracy")
 
 # Spreadsheets and pandas write an integer column with gaps as 3700.0.
 _INTEGER = re.compile(r"(\d{1,18})(?:\.0*)?", re.ASCII)
@@ -37,14 +37,14 @@ def read_csv(path_or_text: str | Path, *, score: Scale = ACCURACY) -> Results:
     """Read results from a file, or from the text of one.
 
     Columns, in any order: ``replicate`` (a whole number), ``density`` (a fraction), ``arm`` and ``test_accuracy`` (a
-    fraction, after the last iteration); if known ``test_accuracy_at_early_stop``, ``early_stop_iteration`` and
-    ``censored``. The dense network is arm ``dense`` (or ``ticket``) at density 1, one row per dense run; the first is
-    the one that shares the ticket's data order. Every other arm is a control. An accuracy that is ``nan`` or empty is a
-    run that diverged or is missing.
+    fraction, after the last iteration); if known ``test_accuracy_at_early_stop``, ``early_stop_iteration``,
+    ``censored`` and ``validation_accuracy``. The dense network is arm ``dense`` (or ``ticket``) at density 1, one row
+    per dense run; the first is the one that shares the ticket's data order. Every other arm is a control. An accuracy
+    that is ``nan`` or empty is a run that diverged or is missing.
 
     Args:
         path_or_text: a path; a string that is empty or has a line break is the text itself.
-        score: what the two accuracy columns hold; for another score than accuracy any finite numbers.
+        score: what the accuracy columns hold; for another score than accuracy any finite numbers.
 
     Returns:
         The study, levels dense to sparse, replicates and arms in the order of the file.
@@ -170,7 +170,10 @@ def _run(row: dict[str, str], line: int, score: Scale) -> Run:
     iteration = _integer(row["early_stop_iteration"], "early_stop_iteration", line)
     if row["censored"].lower() not in _BOOLEAN:
         raise InvalidResults(f"line {line}: censored is {row['censored']!r}. Write true or false.")
-    return Run(math.nan if accuracy is None else accuracy, early, iteration, _BOOLEAN[row["censored"].lower()])
+    # A loop of the user's own may report its validation in another unit than the test.
+    validation = _score(row["validation_accuracy"], "validation_accuracy", line)
+    censored = _BOOLEAN[row["censored"].lower()]
+    return Run(math.nan if accuracy is None else accuracy, early, iteration, censored, validation)
 
 
 def _accuracy(text: str, column: str, line: int) -> float | None:
@@ -269,6 +272,7 @@ def write_csv(results: Results, *, score: Scale = ACCURACY) -> str:
                 any(run.test_accuracy_at_early_stop is not None for run in runs),
                 any(run.early_stop_iteration is not None for run in runs),
                 any(run.censored for run in runs),
+                any(run.validation_accuracy is not None for run in runs),
             ),
             strict=True,
         )
@@ -289,6 +293,7 @@ def _cells(run: Run | None, optional: list[str]) -> list[str]:
         "test_accuracy_at_early_stop": _text(run.test_accuracy_at_early_stop),
         "early_stop_iteration": "" if run.early_stop_iteration is None else str(run.early_stop_iteration),
         "censored": "true" if run.censored else "false",
+        "validation_accuracy": _text(run.validation_accuracy),
     }
     return [_text(run.test_accuracy), *(values[name] for name in optional)]
 

@@ -37,6 +37,7 @@ class _Question:
     alpha: float
     eta: float
     lottery: bool
+    longer: bool
     early: str | None
     speed: str | None
     seed: int
@@ -72,6 +73,7 @@ def judge(
     alpha: float = 0.05,
     eta: float = 0.1,
     lottery: bool = True,
+    longer: bool = True,
     early: str | None = None,
     speed: str | None = None,
     score: Scale = ACCURACY,
@@ -97,8 +99,10 @@ def judge(
         gates: densities tested in sequence, fixed before looking; ``None`` for :func:`default_gates`.
         alpha: one-sided level, in (0, 0.5).
         eta: share by which the early-stop iteration may be later, in [0, 1].
-        lottery: ``False`` where survivors keep trained values (fine-tuning, learning-rate rewinding); the best verdict
-            is then "matches".
+        lottery: ``False`` where survivors keep trained values (fine-tuning, learning-rate rewinding) or masks change in
+            training; the best verdict is then "matches".
+        longer: where ``lottery`` is ``False``, whether what is judged was trained for longer in all than the dense
+            network; ``False`` where masks change in training.
         early: why the early certificate does not apply (no validation loss), or ``None`` where it does.
         speed: why the speed certificate does not apply (a step or cosine schedule), or ``None`` where it does.
         score: what networks are scored by, larger being better. Which one makes no difference to any test: scores and
@@ -118,7 +122,7 @@ def judge(
         raise InvalidResults(f"no replicate has a result in every cell. {reasons} Complete at least one, better five.")
     sequence = default_gates(kept.densities) if gates is None else pick_gates(gates, kept.densities)
     scale = score.fitted(margin)
-    question = _Question(margin, alpha, eta, lottery, early, speed, seed, scale, magnitude(kept, margin, scale))
+    question = _Question(margin, alpha, eta, lottery, longer, early, speed, seed, scale, magnitude(kept, margin, scale))
     dense = _dense(kept, question)
     measured = [_measure(level, dense, question) for level in kept.levels]
     certified = _certify(measured, sequence)
@@ -130,7 +134,9 @@ def judge(
     estimate = _estimate(kept, dense, question, bootstrap)
     return Judgement(
         verdict=main.verdict,
-        sentence=sentences.overall(main, certified, missing, sequence, estimate, dropped, scale=scale, lottery=lottery),
+        sentence=sentences.overall(
+            main, certified, missing, sequence, estimate, dropped, scale=scale, lottery=lottery, longer=longer
+        ),
         certified=certified,
         not_applicable=missing,
         estimate=estimate,
@@ -274,6 +280,7 @@ def _decide(level: _Level, gates: frozenset[float], certified: float | None, que
         margin=question.margin,
         alpha=question.alpha,
         lottery=question.lottery,
+        longer=question.longer,
     )
     return LevelVerdict(
         density=level.density,

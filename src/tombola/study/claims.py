@@ -146,6 +146,49 @@ def points_above(place: Place, other: Place, *, at_early_stop: bool = True) -> M
     return _paired(place, other, score, lambda one, other: 100 * (one - other))
 
 
+def points_above_at_best(places: Sequence[Place], others: Sequence[Place]) -> Measure:
+    """Measure how many points of test accuracy an arm has above another, each where validation likes it best.
+
+    Which network wins may depend on the learning rate that both were given, Liu et al. (2019), section 6; so each arm
+    is taken from the search in which the mean of its validation accuracy is highest, and the test is looked at once.
+
+    Args:
+        places: one arm in several searches; of two that validation likes alike, the first.
+        others: the other arm, likewise.
+    """
+
+    def measure(findings: Mapping[str, Finding]) -> list[float]:
+        return list(points_above(_best(findings, places), _best(findings, others), at_early_stop=False)(findings))
+
+    return measure
+
+
+def _best(findings: Mapping[str, Finding], places: Sequence[Place]) -> Place:
+    liked = {place: _scores(findings, place, "validation_accuracy") for place in places}
+    for place, values in liked.items():
+        if not values:
+            raise NotMeasured(f"no family of the search {place[0]} is left")
+    return max(liked, key=lambda place: statistics.fmean(liked[place].values()))
+
+
+def above(
+    name: str, text: str, source: str, place: Place, other: Place, *, least: float = 0.0, certainty: str = "text"
+) -> Claim:
+    """Claim a direction: an arm's test accuracy after the last iteration lies above another's.
+
+    Args:
+        name: of the claim, and ``text`` and ``source`` as in :class:`Claim`.
+        text: the claim in a sentence.
+        source: paper and place.
+        place: the arm that is above.
+        other: the arm that it is compared with.
+        least: points that the difference exceeds; below 0 for an arm that only does not fall behind.
+        certainty: where it was read.
+    """
+    measure = points_above(place, other, at_early_stop=False)
+    return Claim(name, text, source, certainty, None, (least, math.inf), "points", measure)
+
+
 def _paired(place: Place, other: Place, score: str, compare: Callable[[float, float], float]) -> Measure:
     def measure(findings: Mapping[str, Finding]) -> list[float]:
         one, against = _scores(findings, place, score), _scores(findings, other, score)

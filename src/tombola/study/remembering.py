@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
-from tombola.errors import CorruptStore
+from tombola.errors import CorruptStore, ShapeMismatch
 from tombola.study import tensors, units
 from tombola.study.store import Store
 from tombola.study.units import Trained
@@ -103,9 +103,12 @@ class _Keeper:
                 best=held["best"],
                 saved={step: held[f"at {step}"] for step in part.body["saved"]},
                 curve=Curve(**curve),
+                masks=units.found_masks(held, held["now"].params),
+                history=units.read_history(part.body.get("history", ())),
+                moved=units.found_moved(held),
             )
             self.before = float(part.body["seconds"])
-        except (CorruptStore, KeyError, TypeError, ValueError):
+        except (CorruptStore, ShapeMismatch, KeyError, TypeError, ValueError):
             return None
         return found
 
@@ -116,11 +119,13 @@ class _Keeper:
     def keep(self, progress: Progress) -> None:
         """Keep what it takes to go on."""
         saved = {f"at {step}": one for step, one in progress.saved.items()}
-        data = tensors.write({"now": progress.now, "best": progress.best, **saved}, self._job.masks)
+        kept = {"now": progress.now, "best": progress.best, **saved, **units.besides(progress.masks, progress.moved)}
+        data = tensors.write(kept, self._job.masks if progress.masks is None else progress.masks)
         body: dict[str, Any] = {
             "saved": sorted(progress.saved),
             "curve": {name: [units.plain(one) for one in values] for name, values in vars(progress.curve).items()},
             "versions": self._versions,
+            **({"history": units.written(progress.history)} if progress.masks is not None else {}),
             "seconds": self.before + time.monotonic() - self._began,
         }
         self._store.put_part(self._key, body, data)

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, Final, final
 
@@ -13,18 +13,19 @@ import tomli_w
 
 from tombola import canonical
 from tombola.errors import InvalidValue, TombolaError, UnknownName
-from tombola.search.settings import DEFAULT_RATE, DEFAULT_ROUNDS, Settings
+from tombola.prune.catalogue import STRATEGIES
+from tombola.search.settings import DEFAULT_RATE, Settings
 from tombola.train.presets import default_model, preset
 from tombola.train.recipe import Recipe
 
 SCHEMA: Final = 1
 _TOP: Final = ("schema", "name", "title", "claims", "common", "searches")
-_FRACTIONS: Final = ("density", "rate", "margin", "alpha", "gates")
-_WHOLE: Final = ("rounds", "replicates", "dense_runs", "min_keep", "seed", "workers")
+_FRACTIONS: Final = ("density", "rate", "densities", "margin", "alpha", "gates")
+_WHOLE: Final = ("rounds", "extra", "replicates", "dense_runs", "min_keep", "seed", "workers")
 _WHOLE_RECIPE: Final = ("iterations", "batch_size", "eval_every", "warmup", "milestones")
 _NUMBERS: Final = ("lr", "momentum", "weight_decay", "gamma", *_FRACTIONS)
-_TEXTS: Final = ("optimizer", "schedule", "loss")
-_LISTS: Final = ("controls", "exclude", "gates")
+_TEXTS: Final = ("optimizer", "schedule", "loss", "augment")
+_LISTS: Final = ("controls", "exclude", "gates", "densities")
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _LONGEST: Final = 64
 """Characters of a name: a folder is called by it."""
@@ -165,7 +166,7 @@ def canonical_settings(settings: Settings) -> dict[str, Any]:
         del values["model"]
     if settings.rate == DEFAULT_RATE:
         del values["rate"]
-    if settings.rounds == DEFAULT_ROUNDS and settings.strategy != "one-shot":
+    if settings.rounds is not None and settings.rounds == replace(settings, rounds=None).levels:
         del values["rounds"]
     for name in _LISTS:
         if name in values:
@@ -250,7 +251,7 @@ def _one(field: str, value: Any) -> Any:
         return float(value)
     if field in _TEXTS and not isinstance(value, str):
         raise InvalidValue(f"{field} is {value!r:.60}; expected text.")
-    if field == "nesterov" and not isinstance(value, bool):
+    if field in ("nesterov", "recalibrate") and not isinstance(value, bool):
         raise InvalidValue(f"{field} is {value!r:.60}; expected true or false.")
     return value
 
@@ -260,7 +261,8 @@ def _given(settings: Settings) -> dict[str, Any]:
     found = {}
     for name in _SETTINGS:
         value = getattr(settings, name)
-        if value != _DEFAULTS[name] and value is not None:
+        usual = STRATEGIES[settings.strategy].criterion if name == "criterion" else _DEFAULTS[name]
+        if value != usual and value is not None:
             found[name] = list(value) if isinstance(value, tuple) else value
     if settings.recipe:
         found["recipe"] = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.recipe.items()}

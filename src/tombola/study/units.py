@@ -10,17 +10,20 @@ from typing import Any, Final, final
 import torch
 
 import tombola
-from tombola.errors import CorruptStore
-from tombola.prune.masks import density, fingerprint
+from tombola.errors import CorruptStore, ShapeMismatch
+from tombola.prune.masks import density, fingerprint, pack, unpack
 from tombola.prune.rewinding import masked
 from tombola.sparse.kernels.library import kernels, missing
 from tombola.study import tensors
 from tombola.study.store import Store
 from tombola.ticket import canonical
-from tombola.types import Curve, RunResult, Snapshot, TrainJob, TrainOutcome
+from tombola.types import Curve, Masks, Params, RunResult, Snapshot, Step, TrainJob, TrainOutcome
 
 SCHEMA: Final = 1
 """Of the keys. It changes when the same settings are trained in another way, so that no old unit is taken for one."""
+
+_MASKS, _MOVED = "masks", "moved"
+"""What the masks at the end, in bits, and what was accumulated are called among the snapshots."""
 
 _WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -44,7 +47,11 @@ class Trained:
 
 
 def describe(job: TrainJob, trained: Trained) -> dict[str, Any]:
-    """Give everything that the outcome of a job depends on, as plain values; tensors by their digests."""
+    """Give everything that the outcome of a job depends on, as plain values; tensors by their digests.
+
+    Raises:
+        InvalidValue: the updates have a part that no name identifies.
+    """
     start = masked(job.start, job.masks)
     return {
         "schema": SCHEMA,
@@ -56,6 +63,9 @@ def describe(job: TrainJob, trained: Trained) -> dict[str, Any]:
         "stop": job.stop,
         "save_at": sorted(set(job.save_at)),
         "with_optimizer": job.with_optimizer,
+        # There were units before masks changed; theirs have no such field, and keep their key.
+        **({} if job.updates is None else {"updates": dict(job.updates.describe())}),
+        **({"moved": True} if job.moved else {}),
     }
 
 
@@ -115,7 +125,7 @@ def record(job: TrainJob, unit: Mapping[str, Any], outcome: TrainOutcome) -> dic
     return {
         "unit": dict(unit),
         "name": job.name,
-        "density": density(job.masks),
+        "density": density(_final(job, outcome.masks)),
         "outcome": {
             "result": outcome.result.value,
             "sentence": outcome.sentence,
@@ -125,6 +135,7 @@ def record(job: TrainJob, unit: Mapping[str, Any], outcome: TrainOutcome) -> dic
             "test_accuracy": plain(outcome.test_accuracy),
             "test_accuracy_at_early_stop": plain(outcome.test_accuracy_at_early_stop),
             "iterations": outcome.iterations,
+            **({"history": written(outcome.history)} if outcome.masks is not None else {}),
         },
         "saved": sorted(outcome.saved),
     }
@@ -133,7 +144,40 @@ def record(job: TrainJob, unit: Mapping[str, Any], outcome: TrainOutcome) -> dic
 def snapshots(job: TrainJob, outcome: TrainOutcome) -> bytes:
     """Give the tensors that a store keeps of a finished unit."""
     saved = {f"at {step}": one for step, one in outcome.saved.items()}
-    return tensors.write({"end": outcome.end, "best": outcome.best, **saved}, job.masks)
+    kept = {"end": outcome.end, "best": outcome.best, **saved, **besides(outcome.masks, outcome.moved)}
+    return tensors.write(kept, _final(job, outcome.masks))
+
+
+def _final(job: TrainJob, masks: Masks | None) -> Masks:
+    return job.masks if masks is None else masks
+
+
+def besides(masks: Masks | None, moved: Params | None) -> dict[str, Snapshot]:
+    """Give masks that changed and what was accumulated as further snapshots; nothing for what there is none of."""
+    bits = {} if masks is None else {_MASKS: Snapshot(0, {name: pack(mask) for name, mask in masks.items()})}
+    return bits if moved is None else {**bits, _MOVED: Snapshot(0, moved)}
+
+
+def found_masks(held: Mapping[str, Snapshot], like: Params) -> Masks | None:
+    """Read masks that :func:`besides` gave back; ``like`` has their shapes."""
+    if _MASKS not in held:
+        return None
+    return {name: unpack(bits, tuple(like[name].shape)) for name, bits in held[_MASKS].params.items()}
+
+
+def found_moved(held: Mapping[str, Snapshot]) -> Params | None:
+    """Read what was accumulated from what :func:`besides` gave."""
+    return held[_MOVED].params if _MOVED in held else None
+
+
+def written(history: tuple[tuple[Step, Mapping[str, int]], ...]) -> list[Any]:
+    """Give the changes of masks as plain values; in lists, for canonical JSON sorts the names."""
+    return [[step, [[name, count] for name, count in counts.items()]] for step, counts in history]
+
+
+def read_history(value: Any) -> tuple[tuple[Step, Mapping[str, int]], ...]:
+    """Undo :func:`written`."""
+    return tuple((step, dict(counts)) for step, counts in value)
 
 
 def outcome(body: Mapping[str, Any], data: bytes, seconds: float, where: str) -> TrainOutcome:
@@ -158,8 +202,11 @@ def outcome(body: Mapping[str, Any], data: bytes, seconds: float, where: str) ->
             test_accuracy_at_early_stop=number(of["test_accuracy_at_early_stop"]),
             iterations=of["iterations"],
             seconds=seconds,
+            masks=found_masks(held, held["end"].params),
+            history=read_history(of.get("history", ())),
+            moved=found_moved(held),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ShapeMismatch) as error:
         raise CorruptStore(f"{where} does not hold the outcome of a training run ({error}). It is redone.") from error
 
 

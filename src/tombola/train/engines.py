@@ -46,7 +46,16 @@ class Engine:
         return kernels().level if self.name == "sparse" else None
 
 
-def pick(asked: str, module: nn.Module, example: Tensor, device: str) -> Engine:
+def pick(
+    asked: str,
+    module: nn.Module,
+    example: Tensor,
+    device: str,
+    *,
+    dynamic: bool = False,
+    moved: bool = False,
+    augmented: bool = False,
+) -> Engine:
     """Pick an engine.
 
     Args:
@@ -55,6 +64,9 @@ def pick(asked: str, module: nn.Module, example: Tensor, device: str) -> Engine:
         module: the network.
         example: one example, without a batch axis.
         device: ``cpu`` or ``cuda[:n]``.
+        dynamic: masks change during training; a stack of replicas trains under fixed ones.
+        moved: training accumulates how weights moved, as the plain engine alone does.
+        augmented: training batches are changed at random, as by the plain engine alone.
 
     Raises:
         UnknownName: no such engine.
@@ -65,6 +77,12 @@ def pick(asked: str, module: nn.Module, example: Tensor, device: str) -> Engine:
     on_cpu = device.startswith("cpu")
     if asked == "plain":
         return Engine("plain")
+    unable = _why_not_this_job(asked, on_cpu, dynamic=dynamic, moved=moved, augmented=augmented)
+    if unable is not None:
+        if asked == "auto":
+            return Engine("plain", unable)
+        use = "plain" if moved or augmented else "plain or sparse"
+        raise InvalidValue(f"the {asked} engine cannot train this: {unable}. Use the engine auto, or {use}.")
     if asked == "auto":
         if on_cpu:
             reason = why_not(module, example[None])
@@ -82,6 +100,17 @@ def pick(asked: str, module: nn.Module, example: Tensor, device: str) -> Engine:
             "a search; a ticket is trained again by the engine that found it, where that runs."
         )
     return Engine(asked, little_gain(module, device) if asked == "replicas" else None)
+
+
+def _why_not_this_job(asked: str, on_cpu: bool, *, dynamic: bool, moved: bool, augmented: bool) -> str | None:
+    """Say why the engine that is faster here, or was asked for, does not train what is to be done."""
+    if moved:
+        return "the plain engine alone accumulates how weights moved, which the criterion looks at"
+    if augmented:
+        return "the plain engine alone crops and flips the training images"
+    if dynamic and (asked == "replicas" or (asked == "auto" and not on_cpu)):
+        return "masks change during training, and a stack of replicas trains under fixed ones"
+    return None
 
 
 def trainer(

@@ -21,6 +21,7 @@ from tombola.stats.early_stop import early_stop
 from tombola.train.plain import load
 from tombola.train.ranks import agreed, check_start
 from tombola.train.record import Lost, Record, number, snapshot_of
+from tombola.train.run import check_fixed
 from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Curve, Masks, RunResult, Seed, Snapshot, Step, TrainJob, TrainOutcome
 
@@ -65,7 +66,8 @@ class OwnTrainer:
         """Train every job in turn.
 
         Raises:
-            InvalidValue: the loop or the score breaks its contract, or brings pruned weights back.
+            InvalidValue: the loop or the score breaks its contract, or brings pruned weights back; or a job changes its
+                masks or accumulates how weights moved, which takes an engine of ours.
             RanksDiffer: the processes of a distributed run were given different masks or start values.
             KeyboardInterrupt: the watcher wants to stop; seen at the loop's next report.
         """
@@ -74,6 +76,7 @@ class OwnTrainer:
     def train_one(self, job: TrainJob, number: int = 0) -> TrainOutcome:
         """Train one job; ``number`` is what the watcher is told."""
         try:
+            check_fixed(job, "a training loop of your own")
             with _own_generators():
                 return _Run(self, job, number).outcome()
         except Exception as error:

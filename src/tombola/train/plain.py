@@ -6,12 +6,14 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from tombola.data import Split
 from tombola.errors import ShapeMismatch
 from tombola.models import state_buffers, unseen_state
 from tombola.prune.rewinding import masked
 from tombola.seeds import derive
+from tombola.train.augment import augmented
 from tombola.train.loss import mean_loss, sum_loss
 from tombola.train.optimizer import load_slots, make_optimizer, slots_of
 from tombola.train.order import BatchOrder
@@ -19,7 +21,7 @@ from tombola.train.process import seed_global, undisturbed
 from tombola.train.recipe import Recipe
 from tombola.train.run import Keeper, Progress, Single, check_order, run_one
 from tombola.train.watch import Unwatched, Watcher
-from tombola.types import Seed, Snapshot, Step, TrainJob, TrainOutcome
+from tombola.types import Masks, Params, Seed, Snapshot, Step, TrainJob, TrainOutcome
 
 _EVALUATION_CHUNK = 500
 
@@ -27,7 +29,7 @@ _EVALUATION_CHUNK = 500
 @final
 @dataclass
 class PlainTrainer:
-    """Trains one network after another in eager PyTorch.
+    """Trains one network after another in eager PyTorch, under masks that stay or change.
 
     The recipe's loss on a classification split held in memory. One intra-op thread on the CPU, so that results do not
     depend on how many cores there are. A pruned weight starts at zero and its gradient is zeroed before the optimiser
@@ -54,6 +56,7 @@ class PlainTrainer:
         Raises:
             ShapeMismatch: a job's tensors do not fit the module.
             DataTooSmall: the batch is larger than the training split.
+            InvalidValue: the recipe augments images, and the examples are none.
         """
         return [self.train_one(job, number) for number, job in enumerate(jobs)]
 
@@ -94,13 +97,13 @@ class _Run(Single):
         # What was kept is taken as it is: even the sign of a zero in a momentum comes back.
         start = masked(job.start, job.masks) if resumed is None else resumed.now
         load(self.model, start)
-        self.masked = [self.params[name] for name in job.masks]
-        self.factors = [mask.to(self.device, self.params[name].dtype) for name, mask in job.masks.items()]
+        self._take(job.masks if resumed is None or resumed.masks is None else resumed.masks)
         self.optimizer = make_optimizer(self.recipe, self.params, self.device)
         if start.optimizer is not None:
             load_slots(self.optimizer, self.params, start.optimizer)
         self.unseen = unseen_state(self.model)
         self.lr_moves = self.recipe.schedule != "constant" or self.recipe.warmup > 0
+        self.sums = self._sums(None if resumed is None else resumed.moved)
         self.model.train()
 
     def iterate(self, step: Step, until: Step) -> int:  # noqa: ARG002
@@ -110,16 +113,58 @@ class _Run(Single):
         if self.lr_moves:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.lr_at(step)
-        batch = self.order.at(step).to(self.device)
-        x, y = self.train_x.index_select(0, batch), self.train_y.index_select(0, batch)
+        x, y = self._batch(step)
         loss = mean_loss(self.recipe.loss, self.model(x), y)
         self.optimizer.zero_grad()
         loss.backward()
         pairs = [(p.grad, factor) for p, factor in zip(self.masked, self.factors, strict=True) if p.grad is not None]
         if pairs:
             torch._foreach_mul_([grad for grad, _ in pairs], [factor for _, factor in pairs])
+        rate = self.recipe.lr_at(step) if self.sums else 0.0
+        for name, total in self.sums.items():
+            weight = self.params[name]
+            if weight.grad is not None:
+                total.addcmul_(weight.grad, weight.detach(), value=-rate)
         self.optimizer.step()
         return 1
+
+    def gradient(self, step: Step) -> Params:
+        seed_global(derive(self.job.seed, "dropout", step), self.device)
+        return dense_gradient(self.model, self.recipe.loss, *self._batch(step), tuple(self.masks))
+
+    def remask(self, masks: Masks, step: Step) -> None:  # noqa: ARG002
+        for name, mask in masks.items():
+            param = self.params[name]
+            # What stays dead is not written to: even the sign of a zero in its momentum stays.
+            changed = (mask != self.masks[name]).to(self.device)
+            state = [value for value in self.optimizer.state.get(param, {}).values() if isinstance(value, Tensor)]
+            with torch.no_grad():
+                for value in (param, *(slot for slot in state if slot.shape == param.shape)):
+                    value.masked_fill_(changed, 0)
+        self._take(masks)
+
+    def moved(self) -> Params | None:
+        return {name: value.cpu().clone() for name, value in self.sums.items()} if self.job.moved else None
+
+    def _batch(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Give the examples that a position is trained on, as they are changed for it, and their labels."""
+        batch = self.order.at(step).to(self.device)
+        x, y = self.train_x.index_select(0, batch), self.train_y.index_select(0, batch)
+        return augmented(self.recipe.augment, x, self.job.seed, step), y
+
+    def _take(self, masks: Masks) -> None:
+        """Set the masks: those of the iterations from here on."""
+        self.masks = {name: mask.cpu() for name, mask in masks.items()}
+        self.masked = [self.params[name] for name in masks]
+        self.factors = [mask.to(self.device, self.params[name].dtype) for name, mask in masks.items()]
+
+    def _sums(self, before: Params | None) -> dict[str, Tensor]:
+        """Begin what the job accumulates, or go on with it."""
+        if not self.job.moved:
+            return {}
+        if before is not None:
+            return {name: value.to(self.device, copy=True) for name, value in before.items()}
+        return {name: torch.zeros_like(self.params[name].detach()) for name in self.job.masks or self.params}
 
     def evaluate(self) -> list[tuple[float, float]]:
         return [evaluate(self.model, *self.val, self.recipe.loss)]
@@ -159,6 +204,26 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: str = "cross-entropy"
             right += int((logits.argmax(1) == target).sum())
     model.train(was_training)
     return total / len(y), right / len(y)
+
+
+def dense_gradient(model: nn.Module, loss: str, x: Tensor, y: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Give the gradient of the mean loss of a batch by every entry of some parameters, pruned ones too.
+
+    Args:
+        model: as it is, and in the mode that it is in; its buffers stay as they are.
+        loss: as in :class:`~tombola.train.recipe.Recipe`.
+        x, y: the batch, on the model's device.
+        names: of the parameters.
+
+    Returns:
+        name -> float, the parameter's shape, on the CPU; zero for a parameter that the loss does not depend on.
+    """
+    params = dict(model.named_parameters())
+    # Batch norm writes to its statistics in training mode: to copies of them.
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    value = mean_loss(loss, functional_call(model, buffers, (x,)), y)
+    found = torch.autograd.grad(value, [params[name] for name in names], allow_unused=True, materialize_grads=True)
+    return {name: gradient.cpu() for name, gradient in zip(names, found, strict=True)}
 
 
 def load(model: nn.Module, snapshot: Snapshot) -> None:

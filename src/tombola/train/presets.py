@@ -1,6 +1,6 @@
 """The papers' recipes, by network and data set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 from tombola.train.recipe import Recipe
@@ -52,16 +52,23 @@ def _sgd(iterations: int, batch_size: int, milestones: tuple[float, ...], source
 
 _VGG: Final = _sgd(112_000, 64, (0.5, 0.75), f"{_FIGURE_2} (VGG-19), at the rate 0.01 of its section 4")
 
+_RESNET: Final = (30_000, 128, (2 / 3, 5 / 6))
+
 _BY_MODEL: Final[dict[str, Preset]] = {
     "lenet-300-100": _adam(50_000, 1.2e-3),
+    "lenet-5": _adam(50_000, 1.2e-3, "ours: the recipe of LeNet-300-100"),
     "conv-2": _adam(20_000, 2e-4),
     "conv-4": _adam(25_000, 3e-4),
     "conv-6": _adam(30_000, 3e-4),
-    "resnet-20": _sgd(30_000, 128, (2 / 3, 5 / 6), f"{_FIGURE_2} (Resnet-18), at the rate 0.01 of its section 4"),
+    "resnet-20": _sgd(*_RESNET, f"{_FIGURE_2} (Resnet-18), at the rate 0.01 of its section 4"),
+    "resnet-50": _sgd(*_RESNET, "ours: the recipe of ResNet-20"),
     "vgg-11": _VGG,
     "vgg-16": _VGG,
     "vgg-19": _VGG,
 }
+
+_CROPPED: Final = ("resnet-20", "resnet-50", "vgg-11", "vgg-16", "vgg-19")
+"""The networks that are shown CIFAR-10 cropped and flipped."""
 
 _DIGITS: Final = Preset(
     200,
@@ -87,8 +94,17 @@ def default_model(data: str) -> str:
 def preset(model: str, data: str) -> Preset:
     """Give the recipe for a network on a data set: the paper's where it has one.
 
+    ResNets and VGGs are shown CIFAR-10 augmented, as He et al. (2016), section 4.2, do; other data as they are, for a
+    digit that is flipped is another one.
+
     Example:
         >>> preset("lenet-300-100", "mnist").recipe().iterations
         50000
+        >>> preset("resnet-20", "cifar-10").recipe().augment, preset("resnet-20", "mnist").recipe().augment
+        ('crop-flip', 'none')
     """
-    return _BY_DATA.get(data) or _BY_MODEL.get(model) or _OTHERWISE
+    found = _BY_DATA.get(data) or _BY_MODEL.get(model) or _OTHERWISE
+    if data != "cifar-10" or model not in _CROPPED:
+        return found
+    source = f"{found.source}; augmented as in He et al. (2016), section 4.2"
+    return replace(found, settings={**found.settings, "augment": "crop-flip"}, source=source)

@@ -12,6 +12,10 @@ from tombola.errors import InvalidValue, UnknownName
 OPTIMIZERS: Final = ("adam", "adamw", "sgd")
 SCHEDULES: Final = ("constant", "cosine", "step")
 LOSSES: Final = ("cross-entropy", "mse")
+AUGMENTATIONS: Final = ("none", "crop-flip")
+
+_LATER: Final = {"loss": "cross-entropy", "augment": "none"}
+"""Fields that recipes had not always, with the value that says what was done before there was a choice."""
 
 
 @final
@@ -34,6 +38,8 @@ class Recipe:
         eval_every: spacing of the evaluation grid, in iterations; the last iteration always belongs to it.
         loss: ``cross-entropy``, or ``mse``: the mean over examples and classes of the squared difference of the logits
             to the label's one-hot vector. Validation measures the same.
+        augment: ``none``, or ``crop-flip``: training batches of images are cropped and flipped at random, see
+            :func:`tombola.train.augment.augmented`.
     """
 
     iterations: int
@@ -49,6 +55,7 @@ class Recipe:
     warmup: int = 0
     eval_every: int = 100
     loss: str = "cross-entropy"
+    augment: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("lr", "momentum", "weight_decay", "gamma"):
@@ -62,6 +69,8 @@ class Recipe:
             raise UnknownName.among("learning-rate schedule", self.schedule, SCHEDULES)
         if self.loss not in LOSSES:
             raise UnknownName.among("loss", self.loss, LOSSES)
+        if self.augment not in AUGMENTATIONS:
+            raise UnknownName.among("augmentation", self.augment, AUGMENTATIONS)
         for name, least in (("iterations", 1), ("batch_size", 1), ("eval_every", 1), ("warmup", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -118,11 +127,16 @@ class Recipe:
         """Whether the early-stop iteration measures speed: a decaying rate puts the minimum where it decays."""
         return self.schedule == "constant"
 
+    @property
+    def augmented(self) -> bool:
+        """Whether a network is shown other examples than the data set has; not every engine can do that."""
+        return self.augment != "none"
+
     def as_json(self) -> Mapping[str, Any]:
         """Give the fields as plain values, for records."""
         values = {**asdict(self), "milestones": list(self.milestones)}
         # There were recipes before there was a second loss; theirs have no such field, and keep their digest.
-        return {name: value for name, value in values.items() if (name, value) != ("loss", "cross-entropy")}
+        return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
 
     @property
     def digest(self) -> str:

@@ -15,7 +15,7 @@ from tombola.train.process import seed_global, undisturbed
 from tombola.train.recipe import Recipe
 from tombola.train.replicas_nets import chain, why_not_stacked
 from tombola.train.replicas_stack import EVALUATION_CHUNK, Stack
-from tombola.train.run import check_order
+from tombola.train.run import check_fixed, check_order
 from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Seed, Step, TrainJob, TrainOutcome
 
@@ -70,12 +70,13 @@ class ReplicaTrainer:
 
         Raises:
             InvalidValue: the network cannot be stacked (:func:`~tombola.train.replicas_nets.why_not_stacked` says so
-                beforehand), or a job runs back.
+                beforehand), or a job runs back, changes its masks or accumulates how weights moved.
             ShapeMismatch: a job's tensors do not fit the module.
             DataTooSmall: the batch is larger than the training split.
         """
         for job in jobs:
             check_order(job)
+            check_fixed(job, "the replicas engine")
         if not jobs:
             return []
         with undisturbed(self.device):

@@ -10,9 +10,11 @@ from typing import Protocol, final
 from torch import Tensor
 
 from tombola.errors import InvalidValue
+from tombola.prune.masks import check, counts
+from tombola.seeds import generator
 from tombola.stats.early_stop import early_stop
 from tombola.train.watch import Watcher
-from tombola.types import Curve, RunResult, Snapshot, Step, TrainJob, TrainOutcome
+from tombola.types import Curve, Masks, Params, RunResult, Snapshot, Step, TrainJob, TrainOutcome
 
 
 class Row(Protocol):
@@ -38,7 +40,7 @@ class Row(Protocol):
 
 
 class Resumable(Row, Protocol):
-    """A row of one network that can be gone on with in another process."""
+    """A row of one network that can be gone on with in another process, and whose masks can change."""
 
     def resumes(self) -> bool:
         """Whether :meth:`whole` gives all that the next iterations depend on."""
@@ -48,6 +50,21 @@ class Resumable(Row, Protocol):
 
     def put_back(self, best: Snapshot) -> None:
         """Take a network as the one that was kept last."""
+
+    def gradient(self, step: Step) -> Params:
+        """Give the gradient of the loss of a position's batch, in training mode, by every entry of the masked tensors.
+
+        On the CPU; it leaves no trace: neither in the network nor in what is drawn later.
+        """
+
+    def remask(self, masks: Masks, step: Step) -> None:
+        """Go on under other masks: what is dropped loses its value and moments, what is grown starts with zeros.
+
+        What is kept stays as it is in every bit, and so does everything where the masks are those of before.
+        """
+
+    def moved(self) -> Params | None:
+        """Give what the job accumulates so far, on the CPU."""
 
 
 class Single(ABC):
@@ -83,6 +100,9 @@ class Single(ABC):
     def best(self, place: int) -> Snapshot:  # noqa: ARG002
         return self.kept
 
+    def moved(self) -> Params | None:
+        return None
+
 
 @final
 @dataclass(frozen=True)
@@ -96,12 +116,18 @@ class Progress:
         best: the network at the least validation loss so far.
         saved: position -> snapshot, of the positions asked for that have been passed.
         curve: what validation has seen.
+        masks: those of ``now``, after the change of that position; ``None`` where none change.
+        history: the changes so far, as in :class:`~tombola.types.TrainOutcome`.
+        moved: what the job has accumulated.
     """
 
     now: Snapshot
     best: Snapshot
     saved: Mapping[Step, Snapshot]
     curve: Curve
+    masks: Masks | None = None
+    history: tuple[tuple[Step, Mapping[str, int]], ...] = ()
+    moved: Params | None = None
 
 
 class Keeper(Protocol):
@@ -124,6 +150,28 @@ def check_order(job: TrainJob) -> None:
         raise InvalidValue(f"a job starts at step {job.start.step} and stops at {job.stop}; it must not run back.")
 
 
+def check_fixed(job: TrainJob, engine: str) -> None:
+    """Refuse a job whose masks change, or that accumulates something, for an engine that does neither.
+
+    Raises:
+        InvalidValue: it is such a job.
+    """
+    if job.updates is not None or job.moved:
+        what = "changes its masks during training" if job.updates is not None else "accumulates how weights moved"
+        use = "plain" if job.moved else "plain or sparse"
+        raise InvalidValue(
+            f"the run {job.name!r} {what}, and {engine} trains under fixed masks and accumulates nothing. "
+            f"Use the engine {use} for it."
+        )
+
+
+def changes(job: TrainJob) -> tuple[Step, ...]:
+    """Give the positions at which a job's masks change: none where it starts, none where it stops."""
+    if job.updates is None:
+        return ()
+    return tuple(sorted({at for at in job.updates.steps if job.start.step < at < job.stop}))
+
+
 def run(
     row: Row, jobs: Sequence[TrainJob], *, every: Step, watcher: Watcher, numbers: Sequence[int]
 ) -> list[TrainOutcome]:
@@ -134,7 +182,7 @@ def run(
 
     Args:
         row: holds the networks at their start.
-        jobs: one for each network of the row; all start at one position and stop at one.
+        jobs: one for each network of the row; all start at one position and stop at one, under fixed masks.
         every: spacing of the evaluation grid, whose positions count from 0; the stop belongs to it.
         watcher: told of every evaluation; asked before every call of ``iterate`` whether to stop.
         numbers: what the watcher is told each job is called.
@@ -166,7 +214,12 @@ def run_one(
     keeper: Keeper | None = None,
     resumed: Progress | None = None,
 ) -> TrainOutcome:
-    """Train one network as :func:`run` does, from where another process left it.
+    """Train one network as :func:`run` does, from where another process left it, or under masks that change.
+
+    Masks change between two iterations, at the positions that :func:`changes` gives. What is saved, evaluated or kept
+    at such a position is the network that goes on from it. The best network, and with it the early-stop iteration, is
+    looked for among the evaluations from the last change on: the masks are final there. A network that is not finite
+    where its masks are to change has diverged.
 
     Args:
         row: holds the network at its start, or at ``resumed.now``.
@@ -178,9 +231,18 @@ def run_one(
 
     Returns:
         The outcome of the whole job; ``seconds`` are those spent here.
+
+    Raises:
+        InvalidValue: masks are to change and the job has none, or an update gives other masks than it was given.
+        TombolaError: what the updates themselves refuse.
     """
+    if job.updates is not None and not job.masks:
+        raise InvalidValue(
+            f"the run {job.name!r} changes its masks during training and has none. Give a mask for every tensor that "
+            "may change; a dense one is all true."
+        )
     began = time.perf_counter()
-    course = _Course()
+    course = _Course(masks=None if job.updates is None else {name: mask.cpu() for name, mask in job.masks.items()})
     if resumed is None:
         row.keep([0], job.start.step)
     else:
@@ -188,11 +250,18 @@ def run_one(
         curve = resumed.curve
         course.seen = list(zip(curve.steps, curve.loss, curve.accuracy, strict=True))
         course.saved = dict(resumed.saved)
-        course.lowest = min(curve.loss, default=math.inf)
-    _train(row, [job], [course], every, watcher, [number], _Kept(row, course, keeper) if keeper else None, resumed)
+        fixed = _fixed_from(job)
+        counted = [loss for step, loss in zip(curve.steps, curve.loss, strict=True) if step >= fixed]
+        course.lowest = min(counted, default=math.inf)
+        course.history = list(resumed.history)
+        course.masks = resumed.masks if job.updates is not None else None
+    kept = _Kept(row, course, keeper) if keeper else None
+    _train(row, [job], [course], every, watcher, [number], kept, resumed, row)
     end = course.end or row.snapshot(0, course.step)
+    moved = row.moved()
     (test,) = row.test() if course.result is RunResult.FINISHED else [(math.nan, math.nan)]
-    return _outcome(job, course, end, row.best(0), test, time.perf_counter() - began)
+    outcome = _outcome(job, course, end, row.best(0), test, time.perf_counter() - began)
+    return replace(outcome, masks=course.masks, history=tuple(course.history), moved=moved)
 
 
 @final
@@ -207,6 +276,8 @@ class _Course:
     saved: dict[Step, Snapshot] = field(default_factory=dict)
     lowest: float = math.inf
     end: Snapshot | None = None
+    masks: Masks | None = None
+    history: list[tuple[Step, Mapping[str, int]]] = field(default_factory=list)
 
     def ends(self, result: RunResult, step: Step, sentence: str) -> None:
         self.result, self.step, self.sentence = result, step, sentence
@@ -221,10 +292,12 @@ def _train(
     numbers: Sequence[int],
     kept: "_Kept | None" = None,
     resumed: Progress | None = None,
+    single: Resumable | None = None,
 ) -> None:
-    """Go from one position at which something is kept or looked at to the next."""
+    """Go from one position at which something changes, is kept or looked at to the next."""
     step, stop = jobs[0].start.step, jobs[0].stop
-    wanted = {at for job in jobs for at in job.save_at}
+    changing = set(changes(jobs[0])) if single else set()
+    wanted = {at for job in jobs for at in job.save_at} | changing
     if resumed is None:
         _save(row, jobs, courses, step)
     else:
@@ -240,9 +313,11 @@ def _train(
             step += row.iterate(step, until)
             if kept and step < until and kept.keeper.due():
                 kept.keep(step)
+        if single and step in changing:
+            _change(single, jobs[0], courses[0], step)
         _save(row, jobs, courses, step)
-        if step == grid:
-            _look(row, courses, step, watcher, numbers)
+        if step == grid and _alive(courses):
+            _look(row, jobs, courses, step, watcher, numbers)
         if kept and _alive(courses) and kept.keeper.due():
             kept.keep(step)
     return _end_all(courses, RunResult.FINISHED, step, f"trained to iteration {stop}")
@@ -261,8 +336,50 @@ class _Kept:
         if not self.row.resumes():
             return
         steps, losses, accuracies = zip(*self.course.seen, strict=True) if self.course.seen else ((), (), ())
-        curve = Curve(steps, losses, accuracies)
-        self.keeper.keep(Progress(self.row.whole(step), self.row.best(0), dict(self.course.saved), curve))
+        self.keeper.keep(
+            Progress(
+                now=self.row.whole(step),
+                best=self.row.best(0),
+                saved=dict(self.course.saved),
+                curve=Curve(steps, losses, accuracies),
+                masks=self.course.masks,
+                history=tuple(self.course.history),
+                moved=self.row.moved(),
+            )
+        )
+
+
+def _change(row: Resumable, job: TrainJob, course: _Course, step: Step) -> None:
+    """Change the masks of a network, unless it has diverged."""
+    assert job.updates is not None
+    assert course.masks is not None
+    params, moved = row.whole(step).params, row.moved()
+    gradient = row.gradient(step) if job.updates.wants_gradient(step) else None
+    for what, tensors in (("weights", params), ("gradients", gradient or {})):
+        if not all(bool(value.isfinite().all()) for value in tensors.values()):
+            # They make no mask, and the next evaluation would only say the same.
+            course.ends(
+                RunResult.DIVERGED, step, f"diverged: {what} are not finite at iteration {step}, where masks change"
+            )
+            course.end = row.snapshot(0, step)
+            return
+    # Folded with a word of its own: masks that are made between runs draw from this stream too, by level.
+    draw = generator(job.seed, "prune", "update", step)
+    found = job.updates.update(step, params, course.masks, gradient, moved, draw)
+    if found.keys() != course.masks.keys():
+        odd = ", ".join(sorted(found.keys() ^ course.masks.keys()))
+        raise InvalidValue(
+            f"the update at {step} gave masks for other tensors than it was given: {odd} is in one only."
+        )
+    check(params, found)
+    course.masks = {name: found[name] for name in course.masks}
+    row.remask(course.masks, step)
+    course.history.append((step, counts(course.masks)))
+
+
+def _fixed_from(job: TrainJob) -> Step:
+    """Give the position from which on the masks are final."""
+    return max(changes(job), default=job.start.step)
 
 
 def _save(row: Row, jobs: Sequence[TrainJob], courses: Sequence[_Course], step: Step) -> None:
@@ -271,7 +388,14 @@ def _save(row: Row, jobs: Sequence[TrainJob], courses: Sequence[_Course], step: 
             courses[place].saved[step] = row.snapshot(place, step)
 
 
-def _look(row: Row, courses: Sequence[_Course], step: Step, watcher: Watcher, numbers: Sequence[int]) -> None:
+def _look(
+    row: Row,
+    jobs: Sequence[TrainJob],
+    courses: Sequence[_Course],
+    step: Step,
+    watcher: Watcher,
+    numbers: Sequence[int],
+) -> None:
     """Evaluate everything; note what is still alive, and keep what improved."""
     improved = []
     found = row.evaluate()
@@ -283,7 +407,7 @@ def _look(row: Row, courses: Sequence[_Course], step: Step, watcher: Watcher, nu
             at.ends(RunResult.DIVERGED, step, f"diverged: the validation loss is {loss} at iteration {step}")
             # The rest of the row may go on, and the values in this place with it.
             at.end = row.snapshot(place, step)
-        elif loss < at.lowest:
+        elif loss < at.lowest and step >= _fixed_from(jobs[place]):
             at.lowest = loss
             improved.append(place)
     if improved:
@@ -305,7 +429,8 @@ def _outcome(
     assert at.result is not None
     finished = at.result is RunResult.FINISHED
     steps, losses, accuracies = zip(*at.seen, strict=True) if at.seen else ((), (), ())
-    argmin, censored = early_stop(steps, losses) if finished else (None, False)
+    counted = [(step, loss) for step, loss, _ in at.seen if step >= _fixed_from(job)]
+    argmin, censored = early_stop(*zip(*counted, strict=True)) if finished and counted else (None, False)
     return TrainOutcome(
         result=at.result,
         sentence=at.sentence,

@@ -14,11 +14,12 @@ from tombola.prune.rewinding import masked
 from tombola.seeds import derive, generator
 from tombola.sparse import Rule, SparseNetwork, read_chain
 from tombola.train.order import BatchOrder
-from tombola.train.plain import PlainTrainer, load
+from tombola.train.plain import PlainTrainer, dense_gradient, load
+from tombola.train.process import undisturbed
 from tombola.train.recipe import Recipe
 from tombola.train.run import Keeper, Progress, Single, check_order, run_one
 from tombola.train.watch import Unwatched, Watcher
-from tombola.types import Seed, Snapshot, Step, TrainJob, TrainOutcome
+from tombola.types import Masks, Params, Seed, Snapshot, Step, TrainJob, TrainOutcome
 
 _SECONDS_A_CALL: Final = 0.1
 _FLOATS_A_CALL: Final = 1 << 23
@@ -42,6 +43,9 @@ class SparseTrainer:
     What no surviving weight reads or leads to is not computed. So the data are finite (:mod:`tombola.data` refuses
     others), and units whose outputs all end in an emptied layer may overflow unnoticed; a job whose start values are
     not finite goes to the plain trainer.
+
+    Masks may change during a run: the network is laid out anew for each change, and a gradient by pruned weights is
+    computed by the module itself, densely. A job that accumulates how weights moved is not one for this engine.
 
     Threads may train at once. It asks the watcher whether to stop before the first iteration and every tenth of a
     second.
@@ -68,7 +72,7 @@ class SparseTrainer:
         """Train every job in turn.
 
         Raises:
-            InvalidValue: the network is not one for this engine.
+            InvalidValue: the network, or a job, is not one for this engine.
             ShapeMismatch: a job's tensors do not fit the module.
             DataTooSmall: the batch is larger than the training split.
         """
@@ -78,6 +82,11 @@ class SparseTrainer:
         self, job: TrainJob, number: int = 0, *, keeper: Keeper | None = None, resumed: Progress | None = None
     ) -> TrainOutcome:
         """Train one job; ``number`` is what the watcher is told, the rest as in :func:`tombola.train.run.run_one`."""
+        if job.moved:
+            raise InvalidValue(
+                f"the run {job.name!r} accumulates how weights moved, and the sparse engine does not. Use the plain "
+                "engine for it."
+            )
         if job.masks and not all(bool(value.isfinite().all()) for value in job.start.params.values()):
             # What leads nowhere is not computed here, and a NaN in it would not be noticed where the plain loop does.
             plain = PlainTrainer(self.build, self.splits, self.recipe, self.device, self.watcher)
@@ -107,17 +116,16 @@ class _Run(Single):
         with DRAWING, torch.random.fork_rng(devices=[]):
             self.split = split = trainer.splits(job.seed)
             torch.default_generator.manual_seed(derive(job.seed, "init"))
-            model = trainer.build()
+            self.model = model = trainer.build()
             load(model, start)
-            chain = read_chain(model, split.val_x)
+            self.chain = read_chain(model, split.val_x)
         self.train_data = _flat(split.train_x), split.train_y.contiguous()
         self.val_data = _flat(split.val_x), split.val_y.contiguous()
         self.order = _Order(len(split.train_y), self.recipe.batch_size, job.seed)
         params = {name: p.detach() for name, p in model.named_parameters()}
         self.buffers = {name: value.detach().clone() for name, value in state_buffers(model).items()}
-        self.network = SparseNetwork(
-            chain, params, job.masks, _rule(self.recipe), batch_size=self.recipe.batch_size, loss=self.recipe.loss
-        )
+        self.masks = job.masks if resumed is None or resumed.masks is None else resumed.masks
+        self.network = self._laid_out(params)
         self.most = self.cap = max(1, min(_ITERATIONS_A_CALL, _FLOATS_A_CALL // max(1, self.network.dropout_floats)))
         if start.optimizer is not None:
             self.network.load_optimizer(start.optimizer)
@@ -139,6 +147,30 @@ class _Run(Single):
 
     def evaluate(self) -> list[tuple[float, float]]:
         return [self.network.evaluate(*self.val_data)]
+
+    def gradient(self, step: Step) -> Params:
+        batch = self.order.between(step, step + 1)[0]
+        x, y = self.split.train_x.index_select(0, batch), self.split.train_y.index_select(0, batch)
+        with undisturbed("cpu"):
+            load(self.model, self.values(step))
+            self.model.train()
+            torch.default_generator.manual_seed(derive(self.job.seed, "dropout", step))
+            return dense_gradient(self.model, self.recipe.loss, x, y, tuple(self.masks))
+
+    def remask(self, masks: Masks, step: Step) -> None:
+        if all(torch.equal(mask, self.masks[name]) for name, mask in masks.items()):
+            return
+        # What grows was pruned, and so is zero wherever a network or its moments are given back dense.
+        start = masked(self.whole(step), masks)
+        self.masks = masks
+        self.network = self._laid_out(start.params)
+        if start.optimizer is not None:
+            self.network.load_optimizer(start.optimizer)
+
+    def _laid_out(self, params: Params) -> SparseNetwork:
+        return SparseNetwork(
+            self.chain, params, self.masks, _rule(self.recipe), batch_size=self.recipe.batch_size, loss=self.recipe.loss
+        )
 
     def slots(self) -> Mapping[str, Mapping[str, Tensor]] | None:
         return self.network.optimizer()

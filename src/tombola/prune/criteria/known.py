@@ -1,4 +1,4 @@
-"""A criterion known by name: what it is, whose, and what it needs."""
+"""A criterion known by name, and what it does besides scoring."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import final
 
 from torch import Tensor
 
+from tombola.prune.catalogue import About
 from tombola.prune.evidence import Criterion, Evidence
 from tombola.types import Masks, Params
 
@@ -21,16 +22,10 @@ class Known:
 
     Attributes:
         score: the criterion.
-        what: one line about it, for ``--help``.
-        source: its paper and the place in it.
-        allocation: the paper's division among the layers, a key of ``ALLOCATIONS``; ``None`` for the network's own.
-        moved: it needs what training accumulates: :attr:`~tombola.prune.evidence.Evidence.moved`.
+        about: what it is and what it needs.
         compensate: changes the survivors to make up for the deleted.
     """
 
     score: Criterion
-    what: str
-    source: str
-    allocation: str | None = None
-    moved: bool = False
+    about: About
     compensate: Compensate | None = None

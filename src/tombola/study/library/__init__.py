@@ -1,14 +1,30 @@
-"""The papers' experiments as named studies: one module for each paper, one function for each study."""
+"""The papers' experiments as named studies: a module for each paper's claims, a function for each study."""
 
 from tombola.errors import UnknownName
 from tombola.study.claims import Claim
-from tombola.study.library import frankle_carbin_2019, han_2015, renda_2020
+from tombola.study.library import (
+    evci_2020,
+    frankle_2021,
+    frankle_carbin_2019,
+    han_2015,
+    lecun_1990,
+    liu_2019,
+    pruning_methods,
+    renda_2020,
+    zhu_gupta_2017,
+)
 from tombola.study.spec import Spec
 
 SIZES = ("smoke", "small", "paper")
-STUDIES = dict(frankle_carbin_2019.STUDIES)
+STUDIES = {**frankle_carbin_2019.STUDIES, **pruning_methods.STUDIES}
 CLAIMS: dict[str, Claim] = {
-    claim.name: claim for paper in (frankle_carbin_2019, han_2015, renda_2020) for claim in paper.CLAIMS
+    claim.name: claim
+    for claims in (
+        *(paper.CLAIMS for paper in (frankle_carbin_2019, han_2015, renda_2020)),
+        *(paper.CLAIMS for paper in (frankle_2021, evci_2020, lecun_1990, zhu_gupta_2017, liu_2019)),
+        renda_2020.AMONG_METHODS,
+    )
+    for claim in claims
 }
 
 

@@ -1,115 +1,14 @@
-"""Public contract checks, for parts of your own: a way to put masks on a module, a criterion, a training routine.
+"""What a training routine must do, checked on a job of your own."""
 
-Each raises ``AssertionError`` with a sentence that names what broke, and returns nothing where all holds. They need no
-test framework.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from tombola.attach.conformance import Adapter, check_attach
-from tombola.errors import ShapeMismatch
-from tombola.prune.evidence import Criterion, Evidence, scored
 from tombola.prune.masks import apply, ones
 from tombola.prune.rewinding import masked
-from tombola.types import Masks, Params, RunResult, Snapshot, TrainFn, TrainJob, TrainOutcome
-
-__all__ = ["Adapter", "check_attach", "check_criterion", "check_train_fn"]
-
-_DTYPES: Final = (torch.float32, torch.float64, torch.bfloat16)
-
-
-def check_criterion(criterion: Criterion) -> None:
-    """Hold a criterion to its contract.
-
-    One score for every masked weight, of the mask's shape, finite where the weight is left and ``-inf`` where it is
-    pruned; equal bits from equal generators; nothing that it is given written to, and the global generator not drawn
-    from; a mask of another shape refused.
-
-    Args:
-        criterion: ``(params, masks, evidence) -> scores``.
-
-    Raises:
-        AssertionError: with a sentence naming what broke.
-
-    Example:
-        >>> from tombola.prune.criteria import CRITERIA
-        >>> check_criterion(CRITERIA["magnitude"].score)
-    """
-    for dtype in _DTYPES:
-        for keep in (1.0, 0.5, 0.0):
-            params, masks = _network(dtype, keep)
-            where = f"({dtype}, {keep:.0%} of the weights left)"
-            before = {name: value.detach().clone() for name, value in params.items()}
-            held = {name: mask.clone() for name, mask in masks.items()}
-            state = torch.random.get_rng_state()
-            raw = criterion(params, masks, _evidence(params))
-            for name, value in params.items():
-                assert torch.equal(value, before[name]), f"the criterion writes to the weights of {name} {where}"
-            for name, mask in masks.items():
-                assert torch.equal(mask, held[name]), f"the criterion writes to the mask of {name} {where}"
-            _check_scores(raw, params, masks, where)
-            scored(criterion, params, masks, _evidence(params))
-            again = criterion(params, masks, _evidence(params))
-            for name in masks:
-                assert torch.equal(raw[name], again[name]), f"two calls with one seed score {name} differently {where}"
-            assert torch.equal(torch.random.get_rng_state(), state), (
-                f"the criterion draws from the global generator {where}; it has evidence.generator"
-            )
-    params, masks = _network(torch.float32, 1.0)
-    try:
-        criterion(params, {**masks, "0.weight": masks["0.weight"].T}, _evidence(params))
-    except ShapeMismatch:
-        return
-    raise AssertionError("the criterion takes a mask of another shape than its weights; it must raise ShapeMismatch")
-
-
-def _check_scores(raw: Any, params: Params, masks: Masks, where: str) -> None:
-    assert isinstance(raw, Mapping), f"the criterion gave a {type(raw).__name__}, not name -> tensor {where}"
-    missing = [name for name in masks if name not in raw]
-    assert not missing, f"the criterion gave no scores for {', '.join(missing)} {where}"
-    for name, mask in masks.items():
-        score = raw[name]
-        assert isinstance(score, Tensor), f"the scores of {name} are a {type(score).__name__} {where}"
-        assert score.shape == mask.shape, f"the scores of {name} have shape {tuple(score.shape)} {where}"
-        assert score.is_floating_point(), f"the scores of {name} are {score.dtype}, not floating point {where}"
-        assert score.device == params[name].device, f"the scores of {name} are on {score.device} {where}"
-        assert bool((score[~mask] == -torch.inf).all()), f"pruned weights of {name} do not score -inf {where}"
-        assert bool(score[mask].isfinite().all()), f"weights of {name} that are left score NaN or Inf {where}"
-
-
-def _network(dtype: torch.dtype, keep: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    rng = torch.Generator().manual_seed(0)
-    shapes = {"0.weight": (6, 5), "0.bias": (6,), "2.weight": (3, 6), "2.bias": (3,)}
-    params = {name: torch.randn(shape, generator=rng).to(dtype) for name, shape in shapes.items()}
-    masks = {n: torch.rand(shape, generator=rng) < keep for n, shape in shapes.items() if n.endswith("weight")}
-    return params, masks
-
-
-def _evidence(params: Params) -> Evidence:
-    """Everything a criterion may ask for, of the network that ``params`` belong to."""
-    rng = torch.Generator().manual_seed(1)
-    dtype = next(iter(params.values())).dtype
-    batches = [(torch.randn(4, 5, generator=rng).to(dtype), torch.tensor([0, 1, 2, 0])) for _ in range(2)]
-    return Evidence(
-        theta_0=params,
-        theta_k=params,
-        forward=_forward,
-        loss=functional.cross_entropy,
-        batches=batches,
-        generator=rng,
-        density=0.5,
-    )
-
-
-def _forward(values: Params, x: Tensor) -> Tensor:
-    hidden = functional.linear(x, values["0.weight"], values["0.bias"]).relu()
-    return functional.linear(hidden, values["2.weight"], values["2.bias"])
+from tombola.types import Masks, RunResult, Snapshot, TrainFn, TrainJob, TrainOutcome
 
 
 def check_train_fn(train: TrainFn, job: TrainJob) -> None:
