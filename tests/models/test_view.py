@@ -63,6 +63,21 @@ def test_forward_training_normalises_by_the_batch_and_drops_nothing() -> None:
     assert not torch.allclose(seen(net).forward({}, images()), want(images()), atol=1e-3)
 
 
+def test_instance_norm_that_keeps_statistics_uses_those_of_the_instance() -> None:
+    net = nn.InstanceNorm1d(2, track_running_stats=True)
+    x = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(seen(net).forward_training({}, x), nn.InstanceNorm1d(2)(x), atol=1e-6)
+    assert torch.allclose(seen(net).forward({}, x), x, atol=1e-4)
+
+
+def test_a_pass_in_training_can_be_batched_over_values() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    given, x = seen(net), torch.randn(5, 3, generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(3))
+    both = vmap(lambda one: given.forward_training({"0.weight": one}, x))(weights)
+    assert torch.allclose(both[1], given.forward_training({"0.weight": weights[1]}, x), atol=1e-5)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_module_its_mode_and_the_global_generator_stay_as_they_are(training: bool) -> None:
     net = conv_net().train(training)

@@ -194,7 +194,7 @@ def test_blocks_are_those_of_the_hessian_of_a_weight_that_acts_linearly() -> Non
         assert not gram.matrices[place, len(some) :].any()
 
 
-@pytest.mark.parametrize("size", [(100, 512), (266_200, 256), (25_000_000, 32)])
+@pytest.mark.parametrize("size", [(100, 128), (266_200, 64), (25_000_000, 32)])
 def test_blocks_become_smaller_with_the_network(size: tuple[int, int]) -> None:
     assert blocks_module.block_size(size[0]) == size[1]
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tombola.errors import InvalidValue
-from tombola.prune.curvature import damping, examples, grams, losses, updates
+from tombola.prune.curvature import damping, enough, examples, grams, losses, updates
 from tombola.prune.evidence import Evidence
 from tombola.prune.masks import apply, check, nested, ones
 from tombola.types import Masks, Params, Scores
@@ -26,7 +26,8 @@ def obs(
         params: name -> float tensor, any shape and device.
         masks: name -> bool tensor, same shape; the loss is looked at with the masked weights.
         evidence: ``forward``, ``loss`` and ``batches``; ``uses`` makes it fast.
-        block: weights in a block; unless given 32 to 512, by the network's size.
+        block: weights in a block; unless given 32 to 128, by the network's size. Batches are looked at until there are
+            two examples for each of them.
         fraction: of the diagonal's mean, added to the diagonal.
 
     Returns:
@@ -39,6 +40,7 @@ def obs(
         InvalidValue: the loss is not convex in the outputs; a block or a fraction that is not positive.
     """
     _positive(fraction)
+    evidence = enough(masks, evidence, block)
     given = examples(params, masks, evidence)
     added = damping(given, masks, evidence, fraction)
     found = {
@@ -92,6 +94,7 @@ def obs_compensate(
         )
     # The others' masks stay on: they change the loss, and none of their weights.
     masked = apply(params, {name: mask for name, mask in before.items() if name not in after})
+    evidence = enough(whole, evidence, block)
     given = examples(masked, whole, evidence)
     found = apply(params, after)
     if all(torch.equal(mask, after[name]) for name, mask in whole.items()):
@@ -101,10 +104,8 @@ def obs_compensate(
         old, flat = given.values[gram.name].reshape(-1), after[gram.name].reshape(-1)
         gone = gram.blocks((~flat).to(old.dtype)) > 0
         new = updates(gram.blocks(old), gram.matrices, added, gone).reshape(-1)[: len(gram.index)]
-        # A block that loses nothing keeps its bits.
-        changed = gone.any(1, keepdim=True).expand_as(gone).reshape(-1)[: len(gram.index)]
         value = found[gram.name].clone()
-        value.view(-1)[gram.index[changed]] = new[changed].to(value.dtype)
+        value.view(-1)[gram.index] = new.to(value.dtype)
         found[gram.name] = value
     return found
 

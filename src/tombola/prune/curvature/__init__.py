@@ -5,7 +5,7 @@ generalised Gauss-Newton matrix (``ggn``), LeCun's recursion (``recursion``), ra
 blocks that Optimal Brain Surgeon inverts (``blocks``).
 """
 
-from tombola.prune.curvature.blocks import Grams, damping, grams, losses, updates
+from tombola.prune.curvature.blocks import Grams, damping, enough, grams, losses, updates
 from tombola.prune.curvature.examples import Examples, examples, mean_gradient
 from tombola.prune.curvature.ggn import ggn_diagonal
 from tombola.prune.curvature.hutchinson import hutchinson_diagonal
@@ -18,6 +18,7 @@ __all__ = [
     "Grams",
     "Rows",
     "damping",
+    "enough",
     "examples",
     "ggn_diagonal",
     "grams",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import torch
@@ -22,11 +22,14 @@ BYTES: Final = 1 << 30
 _SHARE: Final = 16
 """Of that memory, one part in this many is inverted at once."""
 
-_ENTRIES: Final = 1 << 27
+_ENTRIES: Final = 1 << 25
 """Entries of all blocks together, above which blocks become smaller."""
 
 _LEAST: Final = 32
-_MOST: Final = 512
+_MOST: Final = 128
+
+_EXAMPLES_A_WEIGHT: Final = 2
+"""Of a block: each example is a row for each class but one, and the time grows with both."""
 
 
 @final
@@ -51,8 +54,19 @@ class Grams:
 
 
 def block_size(weights: int) -> int:
-    """Give the weights in a block: a power of two from 32 to 512, smaller for larger networks."""
+    """Give the weights in a block: a power of two from 32 to 128, smaller for larger networks."""
     return min(_MOST, max(_LEAST, 2 ** int(math.log2(max(1, _ENTRIES // max(1, weights))))))
+
+
+def enough(masks: Masks, evidence: Evidence, block: int | None = None) -> Evidence:
+    """Leave out the batches beyond those that give a block two examples for each of its weights."""
+    size = block or block_size(sum(int(torch.count_nonzero(mask)) for mask in masks.values()))
+    taken: list[tuple[Tensor, Tensor]] = []
+    for batch in evidence.require("batches"):
+        if sum(len(inputs) for inputs, _ in taken) >= _EXAMPLES_A_WEIGHT * size:
+            break
+        taken.append(batch)
+    return replace(evidence, batches=taken)
 
 
 def damping(given: Examples, masks: Masks, evidence: Evidence, fraction: float = 1e-4) -> float:
