@@ -142,6 +142,16 @@ def test_half_precision_keeps_its_dtype() -> None:
     assert obs_compensate(half, {}, after, evidence)["weight"].dtype is torch.bfloat16
 
 
+def test_a_weight_may_lie_in_memory_as_it_likes() -> None:
+    params, evidence = regression()
+    after = ones(params, params)
+    after["weight"][0, 0] = False
+    other = {"weight": params["weight"].T.contiguous().T}
+    found, want = (obs_compensate(one, {}, after, evidence)["weight"] for one in (other, params))
+    assert torch.allclose(found, want, rtol=1e-12)
+    assert torch.allclose(obs(other, after, evidence)["weight"], obs(params, after, evidence)["weight"], rtol=1e-12)
+
+
 def test_blocks_of_one_are_optimal_brain_damage() -> None:
     params, evidence = regression()
     masks = ones(params, params)

@@ -135,7 +135,7 @@ def run(
     with held.in_use(), (workers or partial(local, workers=cores))(one) as (attempt, let_stop, count):
         runner = Runner(held, attempt, count, observer)
         try:
-            searches = [_Search(name, setup, runner) for name, setup in setups.items()]
+            searches = [_Search(name, setup, runner, folder / name) for name, setup in setups.items()]
             while sum(not search.ended() for search in searches):
                 if observer.stop():
                     raise KeyboardInterrupt("the observer asked for it")
@@ -236,11 +236,12 @@ def _prepared(spec: Spec) -> dict[str, Setup]:
 @final
 @dataclass
 class _Search:
-    """One search in a thread of its own."""
+    """One search in a thread of its own; what it finds is written when it ends, whatever becomes of the others."""
 
     name: str
     setup: Setup
     runner: Runner
+    folder: Path
     finding: Finding | None = None
     error: TombolaError | None = None
     _fatal: BaseException | None = None
@@ -261,6 +262,7 @@ class _Search:
             # The units are watched, not the search: which comes first depends on the workers.
             setup = replace(self.setup, trainer=lambda _: nullcontext(train))
             self.finding = run_search(setup, Silent(), by_family)
+            write_all(self.finding.encoded(self.folder))
         except _ITS_OWN as error:
             self.error = error
         except BaseException as error:

@@ -104,9 +104,9 @@ def obs_compensate(
         old, flat = given.values[gram.name].reshape(-1), after[gram.name].reshape(-1)
         gone = gram.blocks((~flat).to(old.dtype)) > 0
         new = updates(gram.blocks(old), gram.matrices, added, gone).reshape(-1)[: len(gram.index)]
-        value = found[gram.name].clone()
-        value.view(-1)[gram.index] = new.to(value.dtype)
-        found[gram.name] = value
+        value = found[gram.name].reshape(-1).clone()
+        value[gram.index] = new.to(value.dtype)
+        found[gram.name] = value.reshape(after[gram.name].shape)
     return found
 
 
