@@ -24,7 +24,9 @@ from tombola.types import Params, Scores, Snapshot
 
 EVERY: dict[str, Criterion] = {
     "obd": obd, "obd_first": obd_first, "obd_lecun": obd_lecun, "obd_lecun_first": obd_lecun_first,
-    "obd_hutchinson": obd_hutchinson, "obd_hutchinson_first": obd_hutchinson_first,
+    # A hundred probes, for the examples are few.
+    "obd_hutchinson": partial(obd_hutchinson, probes=100),
+    "obd_hutchinson_first": partial(obd_hutchinson_first, probes=100),
 }  # fmt: skip
 
 SQUARE = [

@@ -26,7 +26,7 @@ from tombola.study.units import Trained
 from tombola.ticket.canonical import same
 from tombola.train.plain import PlainTrainer
 from tombola.train.recipe import Recipe
-from tombola.train.run import Progress
+from tombola.train.row import Progress
 from tombola.train.source import Splits
 from tombola.train.sparse import SparseTrainer
 from tombola.types import Masks, Params, RunResult, Scores, Seed, TrainJob, TrainOutcome

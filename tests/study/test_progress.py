@@ -19,7 +19,7 @@ from tombola.study.store import Store
 from tombola.study.units import Trained
 from tombola.train.plain import PlainTrainer
 from tombola.train.recipe import Recipe
-from tombola.train.run import Progress
+from tombola.train.row import Progress
 from tombola.train.source import Splits
 from tombola.train.sparse import SparseTrainer
 from tombola.types import RunResult, Seed, TrainJob

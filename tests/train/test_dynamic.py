@@ -37,7 +37,8 @@ from tombola.train.own import OwnTrainer
 from tombola.train.plain import PlainTrainer
 from tombola.train.recipe import Recipe
 from tombola.train.replicas import ReplicaTrainer
-from tombola.train.run import Progress, changes
+from tombola.train.row import Progress
+from tombola.train.run import changes
 from tombola.train.sparse import SparseTrainer
 from tombola.types import Masks, Params, RunResult, Scores, Seed, Step, TrainJob, TrainOutcome
 

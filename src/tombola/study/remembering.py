@@ -11,7 +11,7 @@ from tombola.study import tensors, units
 from tombola.study.store import Store
 from tombola.study.units import Trained
 from tombola.train.plain import PlainTrainer
-from tombola.train.run import Progress
+from tombola.train.row import Progress
 from tombola.train.sparse import SparseTrainer
 from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Curve, RunResult, TrainJob, TrainOutcome

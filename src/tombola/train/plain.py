@@ -19,7 +19,8 @@ from tombola.train.optimizer import load_slots, make_optimizer, slots_of
 from tombola.train.order import BatchOrder
 from tombola.train.process import seed_global, undisturbed
 from tombola.train.recipe import Recipe
-from tombola.train.run import Keeper, Progress, Single, check_order, run_one
+from tombola.train.row import Keeper, Progress, Single
+from tombola.train.run import check_order, run_one
 from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Masks, Params, Seed, Snapshot, Step, TrainJob, TrainOutcome
 

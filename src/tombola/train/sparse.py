@@ -17,7 +17,8 @@ from tombola.train.order import BatchOrder
 from tombola.train.plain import PlainTrainer, dense_gradient, load
 from tombola.train.process import undisturbed
 from tombola.train.recipe import Recipe
-from tombola.train.run import Keeper, Progress, Single, check_order, run_one
+from tombola.train.row import Keeper, Progress, Single
+from tombola.train.run import check_order, run_one
 from tombola.train.watch import Unwatched, Watcher
 from tombola.types import Masks, Params, Seed, Snapshot, Step, TrainJob, TrainOutcome
 

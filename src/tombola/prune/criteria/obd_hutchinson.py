@@ -6,7 +6,7 @@ from tombola.prune.evidence import Evidence
 from tombola.types import Masks, Params, Scores
 
 
-def obd_hutchinson(params: Params, masks: Masks, evidence: Evidence, *, probes: int = 100) -> Scores:
+def obd_hutchinson(params: Params, masks: Masks, evidence: Evidence, *, probes: int = 10) -> Scores:
     r"""Score each weight by :math:`s_k = h_{kk} w_k^2 / 2`, with ``h`` estimated by random probes.
 
     The saliency of LeCun et al. (1990), section 2, over the estimator of Bekas et al. (2007), section 2: for networks
@@ -32,7 +32,7 @@ def obd_hutchinson(params: Params, masks: Masks, evidence: Evidence, *, probes: 
     return saliency(given, masks, hutchinson_diagonal(given, masks, evidence, probes))
 
 
-def obd_hutchinson_first(params: Params, masks: Masks, evidence: Evidence, *, probes: int = 100) -> Scores:
+def obd_hutchinson_first(params: Params, masks: Masks, evidence: Evidence, *, probes: int = 10) -> Scores:
     r"""Score as :func:`obd_hutchinson`, with the term of first order, :math:`s_k = -g_k w_k + h_{kk} w_k^2 / 2`.
 
     LeCun et al. (1990), section 2, without the assumption that the network is at a minimum.

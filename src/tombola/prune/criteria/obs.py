@@ -27,7 +27,7 @@ def obs(
         masks: name -> bool tensor, same shape; the loss is looked at with the masked weights.
         evidence: ``forward``, ``loss`` and ``batches``; ``uses`` makes it fast.
         block: weights in a block; unless given 32 to 128, by the network's size. Batches are looked at until there are
-            two examples for each of them.
+            as many examples.
         fraction: of the diagonal's mean, added to the diagonal.
 
     Returns:

@@ -28,7 +28,7 @@ _ENTRIES: Final = 1 << 25
 _LEAST: Final = 32
 _MOST: Final = 128
 
-_EXAMPLES_A_WEIGHT: Final = 2
+_EXAMPLES_A_WEIGHT: Final = 1
 """Of a block: each example is a row for each class but one, and the time grows with both."""
 
 
@@ -59,7 +59,7 @@ def block_size(weights: int) -> int:
 
 
 def enough(masks: Masks, evidence: Evidence, block: int | None = None) -> Evidence:
-    """Leave out the batches beyond those that give a block two examples for each of its weights."""
+    """Leave out the batches beyond those that give a block an example for each of its weights."""
     size = block or block_size(sum(int(torch.count_nonzero(mask)) for mask in masks.values()))
     taken: list[tuple[Tensor, Tensor]] = []
     for batch in evidence.require("batches"):
