@@ -1,6 +1,7 @@
 """A network masked by whole units computes what the physically smaller network computes."""
 
 import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from tombola.models.groups import groups, heads, units
 from tombola.models.kinds import kinds
 from tombola.models.registry import registry
 from tombola.models.shrink import FewerHeads, shrink
+from tombola.models.start import DRAWING
 from tombola.prune.masks import apply
 from tombola.prune.structure import Group, Slice, alive_units, product_masks, usable
 
@@ -330,3 +332,28 @@ def test_the_units_alive_are_those_that_were_kept() -> None:
     usable(found, {n: tuple(mask.shape) for n, mask in dense.items()})
     alive = alive_units(found, product_masks(found, kept, dense))
     assert all(torch.equal(alive[name], kept[name]) for name in kept)
+
+
+def test_networks_may_run_in_other_threads_while_one_is_traced() -> None:
+    net, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(1, 4)
+    failed: list[BaseException] = []
+    stop = threading.Event()
+
+    def runs() -> None:
+        other = nn.Linear(3, 3)
+        while not stop.is_set():
+            try:
+                with DRAWING:
+                    other(torch.zeros(1, 3))
+            except BaseException as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=runs) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        units(net, x)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failed

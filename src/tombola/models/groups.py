@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from tombola.errors import InvalidValue, TombolaError, UnknownName
 from tombola.models.spaces import Spaces
+from tombola.models.start import DRAWING
 from tombola.models.tracing import Streams
 from tombola.prune.structure import Group, Slice
 from tombola.prune.structure.places import by_axis
@@ -64,7 +65,9 @@ def units(module: nn.Module, example: Tensor) -> tuple[Group, ...]:
     """
     try:
         copied = copy.deepcopy(module).eval()
-        graph = fx.Tracer().trace(copied)
+        # While one thread traces, torch has every module's call go through the tracer, whichever thread calls it.
+        with DRAWING:
+            graph = fx.Tracer().trace(copied)
     except Exception as error:
         raise InvalidValue(
             f"the network cannot be followed: {type(error).__name__}: {error}. Its forward must not branch on values. "

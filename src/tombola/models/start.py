@@ -17,7 +17,8 @@ from tombola.seeds import derive
 from tombola.types import Seed, Snapshot
 
 DRAWING: Final = threading.RLock()
-"""Held by whoever seeds torch's global generator, of which a process has one, or draws from it."""
+"""Held by whoever seeds torch's global generator, of which a process has one, or draws from it; and by whoever traces a
+network, or runs one where another thread may be tracing."""
 
 
 def initial(build: Callable[[], nn.Module], seed: Seed) -> Snapshot:

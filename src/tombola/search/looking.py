@@ -93,7 +93,10 @@ class Looking:
     def macs(self) -> dict[str, int] | None:
         """Count the multiply-adds of one example, by weight; ``None`` without an example."""
         example = self._example()
-        return None if example is None else models.macs(self._module, tuple(example.shape[1:]))[0]
+        if example is None:
+            return None
+        with models.DRAWING:
+            return models.macs(self._module, tuple(example.shape[1:]))[0]
 
     def recalibrated(self, network: Snapshot, masks: Masks) -> Snapshot:
         """Take batch norm's statistics anew, of the masked network on training data alone.
@@ -102,7 +105,8 @@ class Looking:
         """
         if self._batches is None or not network.buffers:
             return network
-        return recalibrated(self._build, network, masks, [x for x, _ in self._batches])
+        with models.DRAWING:
+            return recalibrated(self._build, network, masks, [x for x, _ in self._batches])
 
     def after_cut(self, network: Snapshot, masks: Masks, again: Snapshot | None) -> AfterCut | None:
         """Say what a cut network is worth before it trains; ``again`` is the one with new statistics."""
