@@ -208,6 +208,9 @@ def test_recalibrated_statistics_are_reported_beside_the_old_ones() -> None:
         ({"structure": "5:3"}, InvalidValue, "5:3|5 of 3|3"),
         ({"structure": "heads"}, InvalidValue, "MultiheadAttention"),
         ({"recalibrate": 1}, InvalidValue, "true or false"),
+        ({"recalibrate": True}, InvalidValue, "under imp they do not"),
+        ({"strategy": "at-init", "criterion": "movement"}, InvalidValue, "before there is any"),
+        ({"strategy": "at-init", "criterion": "movement-pruning"}, InvalidValue, "before there is any"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_training(
@@ -233,6 +236,12 @@ def test_a_loop_of_ones_own_is_not_reached_into() -> None:
         ({"strategy": "rigl"}, "not reached into"),
         ({"criterion": "movement-pruning"}, "not reached into"),
         ({"structure": "neurons"}, "example|input_shape"),
+        ({"criterion": "snip"}, "batches and loss are not given"),
+        ({"criterion": "obd", "loss": nn.functional.cross_entropy}, "batches is not given"),
+        ({"strategy": "finetune", "recalibrate": True}, "batches are not given"),
+        ({"batches": []}, "an example at least"),
+        ({"batches": iter(())}, "a list of pairs"),
+        ({"batches": [(torch.zeros(0, 4), torch.zeros(0))]}, "an example at least"),
     ):
         with pytest.raises(InvalidValue, match=match):
             tombola.find(build, train, iterations=3, rounds=1, progress=False, **wrong)  # type: ignore[arg-type]

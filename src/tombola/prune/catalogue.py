@@ -151,7 +151,7 @@ CRITERIA: Final[Mapping[str, About]] = MappingProxyType(
 STRUCTURES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "none": "single weights",
-        "N:M": "N of every M consecutive weights along the input, such as 2:4: Zhou et al. (2021), section 3",
+        "N:M": "at most N of every M consecutive weights along the input, such as 2:4: Zhou et al. (2021), section 3",
         "block:RxC": "blocks of R rows and C columns, such as block:4x4: Narang et al. (2017), section 3",
         "neurons": "whole neurons and channels, those tied by residual streams together: Li et al. (2017), section 3",
         "heads": "whole attention heads: Michel et al. (2019), section 2",

@@ -203,7 +203,7 @@ def _check_repeatable(about: Mapping[str, Any]) -> None:
     if "optimiser saved" in _text(about, "rewind"):
         raise TicketError(
             f"the survivors went on with the optimiser's saved state ({about['rewind']:.120}), which a ticket does not "
-            "hold, so the run cannot be repeated from its file. Search with --rewind init, step:K or lr."
+            "hold, so the run cannot be repeated from its file. Tickets of imp, one-shot, at-init and lr-rewind can."
         )
 
 

@@ -207,7 +207,7 @@ def prepare(
     """Decide everything that can be decided before training; the arguments are those of :func:`find`."""
     scale = Scale(score)
     margin = _margin(method, scale)
-    _check_ours(method)
+    _check_ours(method, batches, loss)
     factory, draw, families, notes = _families(method, build)
     seen = Looking(factory, loss, None if batches is None else lambda: batches)
     families = tuple(replace(family, looking=seen) for family in families)
@@ -258,15 +258,36 @@ def _trainer(
     return nullcontext(OwnTrainer(build, train, evaluate, watcher, _check_accuracy if scale.is_accuracy else _no_check))
 
 
-def _check_ours(method: Method) -> None:
-    """Refuse what needs to reach into the training loop."""
+def _check_ours(method: Method, batches: Any, loss: Any) -> None:
+    """Refuse what needs to reach into the training loop, or more than is given."""
+    pairs = isinstance(batches, list | tuple) and all(
+        isinstance(one, tuple | list) and len(one) == 2 for one in batches
+    )
+    if batches is not None and not (pairs and batches and all(isinstance(x, Tensor) and len(x) for x, _ in batches)):
+        raise InvalidValue(
+            f"batches is {batches!r:.60}; expected a list of pairs of inputs and targets, tensors with an example at "
+            "least: [(inputs, targets), ...]."
+        )
     if STRATEGIES[method.strategy].grows:
         raise InvalidValue(
             f"{method.strategy} changes masks while the network trains, and a loop of your own is not reached into. "
             "Use imp, one-shot, lr-rewind, finetune, obd or at-init; or tombola's own trainer, tombola find."
         )
     criterion = method.criterion
-    if isinstance(criterion, str) and criterion in CRITERIA and CRITERIA[criterion].moved:
+    about = CRITERIA.get(criterion) if isinstance(criterion, str) else None
+    missing = [name for name, value in (("batches", batches), ("loss", loss)) if value is None]
+    if about is not None and about.looks and missing:
+        raise InvalidValue(
+            f"{criterion} looks at the network and at training data, and {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not given. Pass find(..., batches=[(inputs, targets), ...], "
+            "loss=loss_of), of the training split."
+        )
+    if method.recalibrate and batches is None:
+        raise InvalidValue(
+            "recalibrate takes batch norm's statistics anew on training data, and batches are not given. Pass "
+            "find(..., batches=[(inputs, targets), ...])."
+        )
+    if about is not None and about.moved:
         raise InvalidValue(
             f"{criterion} needs what training accumulates, and a loop of your own is not reached into. Use magnitude "
             "or another criterion; or search with tombola's own trainer, tombola find."

@@ -111,6 +111,16 @@ class Method:
             )
         if self.extra is not None and self.strategy not in FINE_TUNING:
             raise InvalidValue(f"extra is the length of a fine-tuning, and {self.strategy} has none. Leave it out.")
+        if self.recalibrate and self.strategy not in KEEPING and self.rewind != "lr":
+            raise InvalidValue(
+                f"recalibrate takes batch norm's statistics anew where survivors keep their trained weights, and under "
+                f"{self.strategy} they do not. Leave it out, or use {', '.join(KEEPING)}."
+            )
+        if self.strategy == "at-init" and self.criterion in _AFTER_TRAINING:
+            raise InvalidValue(
+                f"{self.criterion} looks at what training did to the weights, and at-init prunes before there is any. "
+                "Use snip, grasp, synflow or magnitude, or another strategy."
+            )
         if self.strategy in ("set", "rigl") and self.criterion != strategy.criterion:
             raise InvalidValue(
                 f"{self.strategy} starts with a random mask and says itself what is dropped and grown; it takes no "
@@ -197,6 +207,19 @@ _OPTIONAL: Final = {
     "model",
     "workers",
 }
+
+KEEPING: Final = ("lr-rewind", "finetune", "one-shot-finetune", "obd")
+"""The strategies whose survivors keep their trained weights."""
+
+_AFTER_TRAINING: Final = (
+    "movement",
+    "magnitude-increase",
+    "magnitude-increase-same-sign",
+    "magnitude-increase-diff-sign",
+    "large-final-diff-sign",
+    "movement-pruning",
+)
+"""The criteria under which all initial weights are alike."""
 
 FINE_TUNING: Final = ("finetune", "one-shot-finetune", "obd")
 """The strategies that go on with trained weights at the last learning rate."""
