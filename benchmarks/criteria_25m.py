@@ -2,8 +2,9 @@
 
 ``python benchmarks/criteria_25m.py --out benchmarks/results/NAME.json``: ResNet-50 for 32x32 images and 10 classes, at
 its initial values moved a little, on random images; each criterion makes one mask of 10 % in a process of its own, on
-one thread. Peak memory is what the kernel says the process held at most (Linux); the baseline is what it held when the
-network, its initial values and the examples were there. ``--only NAME,NAME`` measures some of them.
+one thread; LeCun's recursion, which is one of chains, on VGG-19. Peak memory is what the kernel says the process held
+at most (Linux); the baseline is what it held when the network, its initial values and the examples were there. ``--only
+NAME,NAME`` measures some of them.
 """
 
 import argparse
@@ -32,6 +33,9 @@ from tombola.prune.scope import choose
 from tombola.types import Seed
 
 MODEL: Final = "resnet-50"
+CHAIN: Final = "vgg-19"
+"""For LeCun's recursion, which is defined for chains of layers alone; 20 million weights."""
+
 SHAPE: Final = (3, 32, 32)
 CLASSES: Final = 10
 SECOND_ORDER: Final = ("obd", "obs")
@@ -45,7 +49,8 @@ def measure(name: str) -> dict[str, Any]:
     from tombola.prune.pruner import one_shot
 
     torch.set_num_threads(1)
-    build = partial(models.build, MODEL, SHAPE, CLASSES)
+    model = CHAIN if name.startswith("obd-lecun") else MODEL
+    build = partial(models.build, model, SHAPE, CLASSES)
     init = models.initial(build, Seed(0))
     module = build()
     rng = torch.Generator().manual_seed(0)
@@ -78,6 +83,7 @@ def measure(name: str) -> dict[str, Any]:
     weights = sum(params[n].numel() for n in prunable)
     return {
         "criterion": name,
+        "model": model,
         "weights": weights,
         "examples": count if ABOUT[name].looks and name != "synflow" else 0,
         "kept": sum(int(mask.sum()) for mask in masks.values()),
@@ -105,9 +111,9 @@ def main() -> None:
         row = json.loads(done.stdout) if done.returncode == 0 else {"criterion": name, "failed": _last(done.stderr)}
         print(row, flush=True)
         rows.append(row)
-    report = {**heading(load), "threads": 1, "model": MODEL, "criteria": rows}
-    if arguments.out:
-        write_all({arguments.out: (json.dumps(report, indent=1) + "\n").encode()})
+        report = {**heading(load), "threads": 1, "criteria": rows}
+        if arguments.out:
+            write_all({arguments.out: (json.dumps(report, indent=1) + "\n").encode()})
 
 
 def _peak() -> int:
