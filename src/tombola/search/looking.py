@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Final, final
 
 import torch
@@ -61,15 +61,24 @@ class Looking:
             validation: gives the validation split, to say what a cut costs before anything is trained again.
         """
         self._build, self._loss, self._load, self._validation = build, loss, batches, validation
+        self._built: nn.Module | None = None
+        self._loaded: Batches | None = None
 
-    @cached_property
+    # No cached_property: Python 3.11's holds one lock for all families while it waits for DRAWING.
+    @property
     def _module(self) -> nn.Module:
-        with models.DRAWING, torch.random.fork_rng(devices=()):
-            return self._build()
+        with models.DRAWING:
+            if self._built is None:
+                with torch.random.fork_rng(devices=()):
+                    self._built = self._build()
+            return self._built
 
-    @cached_property
+    @property
     def _batches(self) -> Batches | None:
-        return None if self._load is None else self._load()
+        with models.DRAWING:
+            if self._loaded is None and self._load is not None:
+                self._loaded = self._load()
+            return self._loaded
 
     def evidence(self, network: Snapshot) -> Evidence:
         """Give everything that a criterion may look at, of the network as it is."""
