@@ -20,6 +20,7 @@ from tombola.search.named import prepare
 from tombola.search.settings import Method, Settings
 from tombola.search.setup import Setup
 from tombola.train.cost import flops_of_run, flops_per_example
+from tombola.train.flops import FlopCount
 from tombola.types import TrainJob, TrainOutcome
 
 DENSITIES = (0.5, 0.1)
@@ -245,3 +246,18 @@ def test_a_loop_of_ones_own_is_not_reached_into() -> None:
     ):
         with pytest.raises(InvalidValue, match=match):
             tombola.find(build, train, iterations=3, rounds=1, progress=False, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("criterion", [name for name, one in CRITERIA.items() if one.looks])
+def test_every_criterion_that_looks_is_found_by_through_the_search(criterion: str) -> None:
+    setup = prepare(settings(strategy="one-shot", criterion=criterion, densities=(0.3,), recipe={"iterations": 10}))
+    (_, level) = levels_of(setup)
+    assert kept(level.masks[0]) == sum(setup.plan.levels[1].values())
+    assert level.scoring[0].flops > 0
+
+
+def test_operations_are_counted_by_hand() -> None:
+    a, b = torch.ones(3, 4, requires_grad=True), torch.ones(4, 5)
+    with FlopCount() as counter:
+        (a @ b).sum().backward()
+    assert counter.flops == 2 * (2 * 3 * 4 * 5)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar, final
 
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from tombola.errors import Diverged, InvalidValue
 from tombola.prune.controls import Case, Control
@@ -21,6 +20,7 @@ from tombola.prune.rewinding import masked, restart
 from tombola.prune.structure import Group
 from tombola.search.looking import AfterCut, Looking
 from tombola.seeds import derive, generator
+from tombola.train.flops import FlopCount
 from tombola.train.process import undisturbed
 from tombola.types import Masks, Params, RunResult, Seed, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
 
@@ -373,7 +373,7 @@ class _Search:
         with _watched(self.pruner.looks) as counter:
             masks = self.pruner.prune(level, source.params, before, evidence)
             params = self.pruner.survivors(source.params, before, masks, evidence)
-        flops = 0.0 if counter is None else float(counter.get_total_flops())
+        flops = 0.0 if counter is None else counter.flops
         self.scoring = Scoring(flops, time.perf_counter() - began)
         return masks, replace(source, params=params)
 
@@ -459,10 +459,10 @@ class _Search:
 
 
 @contextmanager
-def _watched(looks: bool) -> Iterator[FlopCounterMode | None]:
+def _watched(looks: bool) -> Iterator[FlopCount | None]:
     """Let a criterion look at a network: on one thread, so that its sums are the same everywhere, and counted."""
     if not looks:
         yield None
         return
-    with undisturbed("cpu"), FlopCounterMode(display=False) as counter:
+    with undisturbed("cpu"), FlopCount() as counter:
         yield counter
