@@ -8,20 +8,24 @@ import torch
 from torch import nn
 
 import tombola
+from tombola.data import Split
 from tombola.errors import ImpossibleDensity, InvalidValue, TicketError
 from tombola.prune.catalogue import CRITERIA, STRATEGIES
+from tombola.prune.criteria import magnitude
+from tombola.prune.evidence import Evidence
 from tombola.prune.masks import apply, counts, kept
 from tombola.search.find import Silent, run
 from tombola.search.finding import Finding
 from tombola.search.isolation import isolate
 from tombola.search.ledger import SCORING
 from tombola.search.levels import TICKET, Level, search
+from tombola.search.looking import balanced
 from tombola.search.named import prepare
 from tombola.search.settings import Method, Settings
 from tombola.search.setup import Setup
 from tombola.train.cost import flops_of_run, flops_per_example
 from tombola.train.flops import FlopCount
-from tombola.types import TrainJob, TrainOutcome
+from tombola.types import Masks, Params, Scores, Seed, TrainJob, TrainOutcome
 
 DENSITIES = (0.5, 0.1)
 T = 40
@@ -261,3 +265,45 @@ def test_operations_are_counted_by_hand() -> None:
     with FlopCount() as counter:
         (a @ b).sum().backward()
     assert counter.flops == 2 * (2 * 3 * 4 * 5)
+
+
+@pytest.mark.parametrize("changes", [{"criterion": "obs"}, {"recalibrate": True}])
+def test_a_shuffled_mask_keeps_trained_weights_whatever_the_cut_did_to_the_survivors(changes: dict[str, Any]) -> None:
+    model = f"{with_batch_norm.__module__}:with_batch_norm"
+    setup = prepare(
+        settings(model=model, strategy="one-shot-finetune", densities=(0.3,), controls=("shuffle",), **changes)
+    )
+    dense, level = levels_of(setup)
+    trained = dense.arms[TICKET][0].end.params
+    (job,) = [job for job, _ in level.runs if job.name == "shuffle"]
+    for name, mask in job.masks.items():
+        only_here = mask & ~level.masks[0][name]
+        assert bool(only_here.any())
+        assert torch.equal(job.start.params[name][only_here], trained[name][only_here])
+
+
+def test_a_criterion_sees_training_examples_alone_and_as_many_of_each_class() -> None:
+    x, labels = torch.arange(60.0).unsqueeze(1), torch.arange(60) % 3
+    held_out = torch.full((6, 1), -1.0)
+    split = Split(x[:57], labels[:57], held_out, torch.arange(6) % 3, held_out, torch.arange(6) % 3)
+    batches = balanced(split, Seed(1))
+    seen = torch.cat([inputs for inputs, _ in batches]).reshape(-1)
+    assert len(seen) == len(seen.unique()) == 30, "19 of each class fill one batch of ten"
+    assert bool((seen >= 0).all()), "none of validation and test"
+    for inputs, targets in batches:
+        assert targets.bincount().tolist() == [10, 10, 10]
+        assert torch.equal(targets, inputs.reshape(-1).long() % 3), "each with its own label"
+    again, other = balanced(split, Seed(1)), balanced(split, Seed(2))
+    assert all(torch.equal(one, two) for (one, _), (two, _) in zip(batches, again, strict=True))
+    assert not torch.equal(batches[0][0], other[0][0])
+
+
+def test_a_criterion_is_told_the_density_of_its_level() -> None:
+    told: list[float | None] = []
+
+    def tells(params: Params, masks: Masks, evidence: Evidence) -> Scores:
+        told.append(evidence.density)
+        return magnitude(params, masks, evidence)
+
+    levels_of(prepare(settings(strategy="at-init", criterion=tells)))
+    assert told == [pytest.approx(one, abs=1e-4) for one in DENSITIES]

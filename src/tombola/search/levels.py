@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar, final
 
+import torch
 from torch import Tensor
 
 from tombola.errors import Diverged, InvalidValue
@@ -362,7 +363,8 @@ class _Search:
         if self.family.looking is not None and not pruner.rewind.keeps_start_values:
             looking, plain = self.family.looking, self._unmasked
             again = looking.recalibrated(plain, self.masks) if pruner.recalibrate else None
-            self._unmasked = plain if again is None else again
+            # What is pruned stays as it was under the new statistics: a shuffled mask keeps some of it.
+            self._unmasked = plain if again is None else replace(plain, buffers=again.buffers)
             self.after_cut = looking.after_cut(plain, self.masks, again)
         self.start = masked(self._unmasked, self.masks)
 
@@ -375,7 +377,9 @@ class _Search:
             params = self.pruner.survivors(source.params, before, masks, evidence)
         flops = 0.0 if counter is None else counter.flops
         self.scoring = Scoring(flops, time.perf_counter() - began)
-        return masks, replace(source, params=params)
+        # Of the survivors alone: a control with another mask keeps what this one deletes, as it was trained.
+        made_up = {n: torch.where(masks[n], v, source.params[n]) if n in masks else v for n, v in params.items()}
+        return masks, replace(source, params=made_up)
 
     def settle(self, run: TrainOutcome) -> None:
         """Take the mask that a run ended with, where it changed."""
