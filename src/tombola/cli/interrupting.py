@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import util
 from typing import Final
 
 _PATIENCE: Final = 1.5
@@ -78,8 +79,23 @@ def _end(code: int, last_words: Callable[[], str]) -> None:
             sys.stderr.write(_SHOW_CURSOR)
         print(last_words(), file=sys.stderr, flush=True)
     finally:
+        _take_back_semaphores()
         _end_server()
         os._exit(code)
+
+
+def _take_back_semaphores() -> None:
+    """Unlink what the pool's locks are called; else the resource tracker does it, with a warning after the last words.
+
+    Of what is registered for the end of the process only this never waits.
+    """
+    synchronize = sys.modules.get("multiprocessing.synchronize")
+    if synchronize is None:
+        return
+    for finalizer in list(getattr(util, "_finalizer_registry", {}).values()):
+        if finalizer is not None and finalizer._callback is synchronize.SemLock._cleanup:
+            with suppress(OSError):
+                finalizer()
 
 
 def _end_server() -> None:
