@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -357,3 +358,11 @@ def test_networks_may_run_in_other_threads_while_one_is_traced() -> None:
     for thread in threads:
         thread.join()
     assert not failed
+
+
+def test_threads_find_groups_side_by_side() -> None:
+    """While one traces, torch sends every module's call through the tracer: the others must not run theirs then."""
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: groups(net, "neurons", torch.zeros(2, 6)), range(200)))
+    assert all(one == found[0] for one in found)

@@ -63,35 +63,9 @@ def units(module: nn.Module, example: Tensor) -> tuple[Group, ...]:
         >>> [(group.name, group.size, len(group.slices)) for group in units(net, torch.zeros(1, 4))]
         [('0', 3, 3)]
     """
-    try:
-        copied = copy.deepcopy(module).eval()
-        # While one thread traces, torch has every module's call go through the tracer, whichever thread calls it.
-        with DRAWING:
-            graph = fx.Tracer().trace(copied)
-    except Exception as error:
-        raise InvalidValue(
-            f"the network cannot be followed: {type(error).__name__}: {error}. Its forward must not branch on values. "
-            f"{_BY_HAND}."
-        ) from error
-    spaces = Spaces(copied)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=()):
-            Streams(copied, graph, spaces).run(example)
-    except TombolaError:
-        raise
-    except Exception as error:
-        raise InvalidValue(
-            f"the network does not take the example of shape {tuple(example.shape)}: {type(error).__name__}: {error}. "
-            "Give an input as its forward takes it."
-        ) from error
-    found = spaces.found()
-    if not found:
-        raise InvalidValue(
-            f"no neuron or channel can be pruned whole: {'; '.join(spaces.reasons()) or 'there is no hidden layer'}. "
-            f"{_BY_HAND}."
-        )
-    _prove(copied, example, found)
-    return found
+    # While one thread traces, torch has every module's call go through the tracer, whichever thread calls it.
+    with DRAWING:
+        return _units(module, example)
 
 
 def heads(module: nn.Module) -> tuple[Group, ...]:
@@ -133,6 +107,36 @@ def heads(module: nn.Module) -> tuple[Group, ...]:
             "this network has no nn.MultiheadAttention, so no heads are known. " + _BY_HAND + ", or neurons."
         )
     return tuple(found)
+
+
+def _units(module: nn.Module, example: Tensor) -> tuple[Group, ...]:
+    try:
+        copied = copy.deepcopy(module).eval()
+        graph = fx.Tracer().trace(copied)
+    except Exception as error:
+        raise InvalidValue(
+            f"the network cannot be followed: {type(error).__name__}: {error}. Its forward must not branch on values. "
+            f"{_BY_HAND}."
+        ) from error
+    spaces = Spaces(copied)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            Streams(copied, graph, spaces).run(example)
+    except TombolaError:
+        raise
+    except Exception as error:
+        raise InvalidValue(
+            f"the network does not take the example of shape {tuple(example.shape)}: {type(error).__name__}: {error}. "
+            "Give an input as its forward takes it."
+        ) from error
+    found = spaces.found()
+    if not found:
+        raise InvalidValue(
+            f"no neuron or channel can be pruned whole: {'; '.join(spaces.reasons()) or 'there is no hidden layer'}. "
+            f"{_BY_HAND}."
+        )
+    _prove(copied, example, found)
+    return found
 
 
 def _prove(copied: nn.Module, example: Tensor, found: Sequence[Group]) -> None:
