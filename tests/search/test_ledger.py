@@ -17,7 +17,7 @@ from tombola.sparse.kernels.library import missing
 
 def entry(level: int, seconds: float, **changes: Any) -> RunCost:
     arm = "dense" if level == 0 else "ticket"
-    made = RunCost(level, 0.5**level, arm, 0, 0, "sparse", 100, 6000, 1e9, 1e9 * 0.5**level, seconds)
+    made = RunCost(level, level, 0.5**level, arm, 0, 0, "sparse", 100, 6000, 1e9, 1e9 * 0.5**level, seconds)
     return replace(made, **changes)
 
 

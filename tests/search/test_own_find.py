@@ -415,15 +415,16 @@ def test_a_hand_written_optimiser_follows_the_advice() -> None:
         searched(train=train)
 
 
-def test_memory_holds_the_survivors_of_a_level_only(finding: Finding) -> None:
-    from tombola.search.find import _survivors, _whole
+def test_memory_holds_thesurvivors_of_a_level_only(finding: Finding) -> None:
+    from tombola.search.book import survivors
+    from tombola.search.choosing import whole
     from tombola.types import Snapshot
 
     masks = finding.ticket.masks
     start = Snapshot(0, finding.ticket.start, finding.ticket.buffers)
-    few = _survivors(start, masks)
+    few = survivors(start, masks)
     assert sum(few.params[name].numel() for name in masks) == finding.ticket.kept
-    again = _whole(few, masks)
+    again = whole(few, masks)
     assert all(torch.equal(value, start.params[name]) for name, value in again.params.items())
 
 

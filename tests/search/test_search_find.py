@@ -19,6 +19,7 @@ from tombola.data import load
 from tombola.errors import Diverged
 from tombola.prune.masks import apply
 from tombola.search import find as module
+from tombola.search.choosing import best_level
 from tombola.search.find import Silent, find, run
 from tombola.search.finding import Finding
 from tombola.search.named import prepare
@@ -51,7 +52,7 @@ LEVEL_KEYS = {"level", "density", "kept", "total", "density_all_parameters", "ga
 RUN_KEYS = {"test_accuracy", "test_accuracy_at_early_stop", "early_stop_iteration", "censored"}
 COST_KEYS = {
     *("iterations", "samples", "dense_trainings", "flops_dense", "flops_effective", "dense_trainings_effective"),
-    *("runs", "wall"),
+    *("purposes", "finding", "runs", "wall"),
 }
 
 
@@ -280,15 +281,15 @@ def test_masks_do_not_depend_on_the_test_split(monkeypatch: pytest.MonkeyPatch) 
 def test_the_choice_looks_at_the_test_split_only_through_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Given the judgement, made-up test accuracies choose the same ticket: the lowest validation loss of its level."""
     seen: list[Any] = []
-    choose = module._choose
-    monkeypatch.setattr(module, "_choose", lambda *given: seen.append(given) or choose(*given))
+    choose = module.choose
+    monkeypatch.setattr(module, "choose", lambda *given: seen.append(given) or choose(*given))
     chosen = find(settings(replicates=3, dense_runs=1)).chosen
-    ((setup, book, judgement),) = seen
+    ((setup, book, judgement, about),) = seen
     draw = random.Random(0).random
     for candidates in book.candidates.values():
         for r, candidate in candidates.items():
             candidates[r] = replace(candidate, run=replace(candidate.run, test_accuracy=draw()))
-    again = choose(setup, book, judgement)
+    again = choose(setup, book, judgement, about)
     assert all(torch.equal(mask, chosen.masks[name]) for name, mask in again.masks.items())
     level, replicate = chosen.ticket.provenance["level"], chosen.ticket.provenance["replicate"]
     losses = {r: candidate.validation for r, candidate in book.candidates[level].items()}
@@ -309,7 +310,7 @@ V = Verdict
 )
 def test_the_level_that_is_chosen(verdicts: dict[int, tuple[Verdict, bool]], level: int, why: str) -> None:
     given: Any = {n: SimpleNamespace(verdict=v, certified=c) for n, (v, c) in verdicts.items()}
-    found = module._best_level(given)
+    found = best_level(given)
     assert found[0] == level
     assert why in found[1]
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from tombola.cli.words import Whole, densities, listed, names, print_json, schedule
 from tombola.prune.catalogue import CRITERIA, STRATEGIES, STRUCTURES
 from tombola.saying import say
-from tombola.search.settings import Settings
+from tombola.search.settings import Settings, how_many
 
 if TYPE_CHECKING:
     from tombola.search.keeping import Keeping
@@ -91,6 +91,16 @@ def find(
             negative="",
         ),
     ] = False,
+    round_iterations: Annotated[
+        Whole | None,
+        Parameter(
+            help="Iterations of a round that only makes the next mask (imp, continued, settled); the tickets are then "
+            "trained at the gates alone. [default: the strategy's]"
+        ),
+    ] = None,
+    round_data: Annotated[
+        float | None, Parameter(help="Share of the training examples that such a round sees. [default: all]")
+    ] = None,
     controls: Annotated[
         str,
         Parameter(
@@ -99,7 +109,13 @@ def find(
             "small as the ticket, by parameters or operations); or none."
         ),
     ] = "reinit,shuffle",
-    replicates: Annotated[Whole, Parameter(help="Families; each has its own initialisation and data order.")] = 5,
+    replicates: Annotated[
+        str,
+        Parameter(
+            help="Families; each has its own initialisation and data order. auto or auto:N adds them in looks, from 3 "
+            "up to 12 or N, until the verdict at every gate is settled."
+        ),
+    ] = "5",
     dense_runs: Annotated[Whole, Parameter(help="Dense runs per family: same initialisation, other data orders.")] = 3,
     gates: Annotated[
         str | None,
@@ -192,12 +208,15 @@ def find(
         structure=structure,
         extra=extra,
         recalibrate=recalibrate,
+        round_iterations=round_iterations,
+        round_data=round_data,
         min_keep=min_keep,
         scope=scope,
         exclude=names(exclude),
         rewind=rewind,
         controls=names(controls),
-        replicates=replicates,
+        replicates=how_many(replicates)[0],
+        sequential=how_many(replicates)[1],
         dense_runs=dense_runs,
         gates=densities(gates),
         margin=margin,

@@ -17,6 +17,7 @@ class Strategy:
         criterion: the one that is used where none is named.
         rewinds: whether it may be told what survivors restart from.
         grows: masks change while the network trains, so there is no ticket, only a trained network.
+        rounds: what is trained between two cuts may be told to be shorter, or to see less data.
     """
 
     what: str
@@ -24,6 +25,7 @@ class Strategy:
     criterion: str = "magnitude"
     rewinds: bool = False
     grows: bool = False
+    rounds: bool = False
 
 
 @final
@@ -52,6 +54,29 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
             "train, prune some, reset the survivors to their initial values, repeat",
             "Frankle & Carbin (2019), section 2",
             rewinds=True,
+            rounds=True,
+        ),
+        "adaptive": Strategy(
+            "imp in few rounds with big cuts, finer where the last ticket weakened",
+            "ours; connectivity as in Paul et al. (2023), section 3",
+            rewinds=True,
+        ),
+        "continued": Strategy(
+            "train, prune some and go on with the trained weights, repeat; rewind once, at the gates",
+            "ours, after Zhu & Gupta (2017)",
+            rewinds=True,
+            rounds=True,
+        ),
+        "settled": Strategy(
+            "imp whose rounds end when their mask has settled",
+            "after You et al. (2020), section 3.2",
+            rewinds=True,
+            rounds=True,
+        ),
+        "early-bird": Strategy(
+            "prune once, as soon as the mask of the dense run has settled; reset the survivors",
+            "You et al. (2020), section 3.2",
+            rewinds=True,
         ),
         "one-shot": Strategy(
             "train, prune once, reset the survivors to their initial values",
@@ -78,6 +103,10 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
         ),
         "gradual": Strategy(
             "prune while training, along a cubic ramp", "Zhu & Gupta (2017), equation 1", grows=True
+        ),
+        "gradual-rewind": Strategy(
+            "prune while training, along a cubic ramp; then reset the survivors and train them",
+            "ours; the ramp is Zhu & Gupta's (2017), equation 1",
         ),
         "set": Strategy(
             "train sparse from the start; drop the smallest and grow at random", "Mocanu et al. (2018), Algorithm 1",

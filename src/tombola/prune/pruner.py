@@ -31,10 +31,12 @@ class During:
     Attributes:
         updates: gives the changes of a run that is to end with these counts in the tensors.
         starts_dense: a run starts with all weights; otherwise with a level's mask.
+        rewinds: the mask it ends with is put on the start values, and that is trained again: a ticket.
     """
 
     updates: Callable[[Counts], Updates]
     starts_dense: bool
+    rewinds: bool = False
 
 
 @final
@@ -106,7 +108,7 @@ class Pruner:
     @property
     def keeps_start_values(self) -> bool:
         """Whether what is found is a ticket: survivors that train from early values under a mask that stays."""
-        return self.rewind.keeps_start_values and self.during is None
+        return self.rewind.keeps_start_values and (self.during is None or self.during.rewinds)
 
     @property
     def each_from_dense(self) -> bool:

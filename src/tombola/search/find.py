@@ -1,32 +1,26 @@
 """A whole search: families, levels, verdict, and the ticket to keep."""
 
-import math
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, final
 
 import numpy
 import torch
-from torch import nn
 
 import tombola
-from tombola import models
-from tombola.prune.masks import apply, fingerprint, kept, total
-from tombola.search.finding import Chosen, Finding, LevelSummary, results, run_of
-from tombola.search.ledger import SCORING, Cost, RunCost
-from tombola.search.levels import TICKET, Dropped, Level, Searching, search
+from tombola.search.book import Book
+from tombola.search.choosing import choose
+from tombola.search.course import Course, Followed
+from tombola.search.finding import Finding, LevelSummary, results
+from tombola.search.levels import Dropped, Family, Level, Searching, search
 from tombola.search.named import prepare
-from tombola.search.noticed import Noticed, check_budgets, no_speed, notes_on, notice
+from tombola.search.noticed import check_budgets, no_speed, notes_on
 from tombola.search.settings import Settings
 from tombola.search.setup import Setup, name_of
-from tombola.stats import Judgement, LevelVerdict, Run, Verdict, judge
-from tombola.ticket import Ticket
-from tombola.train.cost import flops_of_run, flops_per_example
-from tombola.train.plain import load
+from tombola.stats import Judgement, Looks, Verdict, combine, judge, settled
 from tombola.train.watch import Watcher
-from tombola.types import Curve, Masks, Snapshot, TrainFn, TrainJob, TrainOutcome
+from tombola.types import TrainFn, TrainJob, TrainOutcome
 
 
 class Observer(Watcher, Protocol):
@@ -84,33 +78,63 @@ def run(setup: Setup, observer: Observer | None = None, searching: Searching = s
     began = time.perf_counter()
     observer = observer or Silent()
     observer.planned(setup)
-    book = _Book(setup)
+    book, judgements, course = Book(setup), list[Judgement](), setup.course
     with setup.trainer(observer) as trainer:
 
         def train(jobs: Sequence[TrainJob]) -> list[TrainOutcome]:
             observer.training(jobs)
             return trainer(jobs)
 
-        for level in _levels(setup, train, searching):
-            observer.level_done(book.enter(level), level.dropped)
-            check_budgets(book.noticed)
-    judgement = _judge(setup, book)
+        for families, alpha in _looks(setup):
+            for level in _levels(setup, families, train, searching, course):
+                observer.level_done(book.enter(level), level.dropped)
+                check_budgets(book.noticed)
+            judgements.append(_judge(setup, book, alpha))
+            if setup.looks is not None and _settled(judgements, setup.looks, setup):
+                break
+            # Later families go the way of the first, for a verdict compares them at the same levels.
+            course = Followed(book.cuts) if course.joint else course
+    sequential = None
+    if setup.looks is not None:
+        sequential = combine(judgements, setup.looks, longer=not _moving(setup))
+    judgement = judgements[-1] if sequential is None else sequential.judgement
+    about = _about(setup)
     return Finding(
         title=setup.title,
-        about=_about(setup),
-        levels=tuple(book.levels),
+        about=about,
+        levels=book.levels,
         dense=book.dense,
         judgement=judgement,
         cost=book.cost(time.perf_counter() - began),
-        chosen=_choose(setup, book, judgement),
+        chosen=choose(setup, book, judgement, about),
         dropped=tuple(book.dropped),
         notes=(*setup.notes, *notes_on(book.noticed)),
+        sequential=sequential,
     )
 
 
-def _levels(setup: Setup, train: TrainFn, searching: Searching) -> Iterator[Level]:
+def _looks(setup: Setup) -> Iterator[tuple[Sequence[Family], float]]:
+    """Give the families that each look adds, and its error rate."""
+    if setup.looks is None:
+        yield setup.families, setup.method.alpha
+        return
+    for before, size, alpha in zip((0, *setup.looks.sizes), setup.looks.sizes, setup.looks.alphas, strict=False):
+        yield setup.families[before:size], alpha
+
+
+def _settled(judgements: Sequence[Judgement], plan: Looks, setup: Setup) -> bool:
+    """Whether further families would decide nothing, the lottery effect included."""
+    if not settled(judgements, plan).all:
+        return False
+    verdict = combine(judgements, plan, longer=not _moving(setup)).judgement.verdict
+    return verdict is not Verdict.MATCHES or not setup.plan.controls
+
+
+def _levels(
+    setup: Setup, families: Sequence[Family], train: TrainFn, searching: Searching, course: Course
+) -> Iterator[Level]:
     return searching(
-        setup.families,
+        families,
         train,
         setup.plan.pruner,
         setup.plan.scope.prunable,
@@ -119,250 +143,40 @@ def _levels(setup: Setup, train: TrainFn, searching: Searching) -> Iterator[Leve
         dense_runs=setup.method.dense_runs,
         controls=setup.plan.controls,
         control_levels=setup.plan.gates,
+        course=course,
+        rounds=setup.plan.rounds,
     )
 
 
-@final
-@dataclass(frozen=True)
-class _Candidate:
-    """A ticket that may be chosen, with what is saved of its run and no more.
-
-    Attributes:
-        start: what it started from, survivors only: a masked tensor as the vector of its kept values.
-        end: what it trained into, likewise.
-        validation: what validation says of it, smaller is better; ``None`` where the loop reported nothing.
-    """
-
-    masks: Masks
-    parent: Masks
-    start: Snapshot
-    end: Snapshot
-    validation: float | None
-    run: Run
+def _moving(setup: Setup) -> bool:
+    """Whether what is judged are networks whose masks changed while they trained."""
+    during = setup.plan.pruner.during
+    return during is not None and not during.rewinds
 
 
-@final
-class _Book:
-    """What is kept of the levels: numbers of all, tensors of the gates."""
-
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self.levels: list[LevelSummary] = []
-        self.dense: dict[int, tuple[Run, ...]] = {}
-        self.dropped: list[Dropped] = []
-        self.candidates: dict[int, dict[int, _Candidate]] = {}
-        self.lineage: dict[int, list[dict[str, Any]]] = {}
-        self.noticed: list[Noticed] = []
-        self._parents: Mapping[int, Masks] = {}
-        self._paid: list[RunCost] = []
-
-    def enter(self, level: Level) -> LevelSummary:
-        """Write a level down."""
-        setup, plan = self._setup, self._setup.plan
-        for job, outcome in level.runs:
-            self._pay(level.level, job, outcome)
-        if plan.pruner.looks:
-            self._paid.extend(self._scoring(level))
-        if level.level == 0:
-            self.dense = {r: tuple(run_of(one) for one in runs) for r, runs in level.dense.items()}
-        self.dropped.extend(level.dropped)
-        self.noticed.extend(notice(level))
-        alive, size = sum(plan.levels[level.level].values()), plan.prunable
-        for r, masks in level.masks.items():
-            entry = {"level": level.level, "kept": alive, "total": size, "masks": fingerprint(masks)}
-            self.lineage.setdefault(r, []).append(entry)
-        if level.level in plan.gates:
-            self.candidates[level.level] = {
-                r: _Candidate(
-                    masks=level.masks[r],
-                    parent=self._parents[r],
-                    start=_survivors(level.starts[r], level.masks[r]),
-                    end=_survivors(outcome.end, level.masks[r]),
-                    validation=_validation(outcome.curve),
-                    run=run_of(outcome),
-                )
-                for r, outcome in level.arms[TICKET].items()
-            }
-        self._parents = level.masks
-        summary = LevelSummary(
-            level=level.level,
-            kept=alive,
-            total=size,
-            density_all_parameters=(setup.parameters - size + alive) / setup.parameters,
-            gate=level.level in plan.gates,
-            arms={name: {r: run_of(one) for r, one in runs.items()} for name, runs in level.arms.items()},
-            dense=self.dense if level.level == 0 else {},
-            after_cut=level.after_cut,
-        )
-        assert all(kept(masks) == alive and total(masks) == size for masks in level.masks.values())
-        self.levels.append(summary)
-        return summary
-
-    def _pay(self, level: int, job: TrainJob, outcome: TrainOutcome) -> None:
-        """Write down what a run cost, whether or not it finished."""
-        work = self._setup.work
-        samples = dense = effective = None
-        if work is not None:
-            samples = outcome.iterations * work.examples
-            dense = samples * flops_per_example(work.macs)
-            effective = work.examples * flops_of_run(work.macs, job, outcome)
-        self._paid.append(
-            RunCost(
-                level=level,
-                density=self._setup.plan.densities[level],
-                arm=job.name,
-                replicate=job.seed.replicate,
-                order=job.seed.order,
-                engine=self._setup.about["engine"],
-                iterations=outcome.iterations,
-                samples=samples,
-                flops_dense=dense,
-                flops_effective=effective,
-                seconds=outcome.seconds,
-            )
-        )
-
-    def _scoring(self, level: Level) -> Iterator[RunCost]:
-        """Write down what looking at the network cost, in each family."""
-        for replicate, one in level.scoring.items():
-            yield RunCost(
-                level=level.level,
-                density=self._setup.plan.densities[level.level],
-                arm=SCORING,
-                replicate=replicate,
-                order=0,
-                engine="plain",
-                iterations=0,
-                samples=0,
-                flops_dense=one.flops,
-                flops_effective=one.flops,
-                seconds=one.seconds,
-            )
-
-    def cost(self, seconds: float) -> Cost:
-        """Add up."""
-        work, training = self._setup.work, self._setup.iterations
-        flops = None if work is None else training * work.examples * flops_per_example(work.macs)
-        return Cost(tuple(self._paid), training, flops, seconds)
-
-
-def _validation(curve: Curve) -> float | None:
-    losses = [loss for loss in curve.loss if math.isfinite(loss)]
-    accuracies = [accuracy for accuracy in curve.accuracy if math.isfinite(accuracy)]
-    return min(losses) if losses else -max(accuracies) if accuracies else None
-
-
-def _judge(setup: Setup, book: _Book) -> Judgement:
+def _judge(setup: Setup, book: Book, alpha: float) -> Judgement:
     pruner = setup.plan.pruner
     restarts = pruner.keeps_start_values
     speed, early = setup.speed or no_speed(book.noticed), None
-    if pruner.during:
+    if _moving(setup):
         speed = "masks change while the network trains, and its early stop is sought after the last change"
     elif not restarts:
         speed = "the survivors keep trained weights, so their iterations do not count from initialisation"
     if all(one.steps == () for one in book.noticed):
         early = "the training loop reported no validation loss, so there is no early stop"
-    table = results(tuple(book.levels), book.dense)
+    table = results(book.levels, book.dense)
     return judge(
         table,
         margin=setup.margin,
-        gates=[book.levels[level].density for level in setup.plan.gates],
-        alpha=setup.method.alpha,
+        gates=[book.at[level].density for level in setup.plan.gates],
+        alpha=alpha,
         lottery=restarts,
-        longer=pruner.during is None,
+        longer=not _moving(setup),
         speed=speed,
         early=early,
         score=setup.score,
         seed=setup.method.seed,
     )
-
-
-def _choose(setup: Setup, book: _Book, judgement: Judgement) -> Chosen:
-    """Take the certified level, or the next best; of its families the one that validation likes best."""
-    by_density = {verdict.density: verdict for verdict in judgement.levels}
-    levels = {level: by_density[book.levels[level].density] for level in book.candidates}
-    level, why = _best_level(levels)
-    among = {r: book.candidates[level][r] for r in judgement.replicates}
-    ranks = {r: one.validation for r, one in among.items() if one.validation is not None}
-    if len(ranks) == len(among):
-        replicate = min(ranks, key=lambda r: (ranks[r], r))
-        why = f"{why}; of its families number {replicate} has the best validation"
-    else:
-        replicate = min(among)
-        why = f"{why}; of its families the first, for the loop reported no validation to choose by"
-    best = among[replicate]
-    start, end = _whole(best.start, best.masks), _whole(best.end, best.masks)
-    lineage = book.lineage[replicate][: level + 1]
-    if setup.plan.pruner.each_from_dense:
-        lineage = [lineage[0], lineage[-1]]
-    provenance = {
-        **_about(setup),
-        "level": level,
-        "replicate": replicate,
-        "density": book.levels[level].density,
-        "verdict": levels[level].verdict.value,
-        "verdict_sentence": levels[level].sentence,
-        "certified": dict(judgement.certified),
-        "chosen": why,
-        "reported": vars(best.run),
-        "start_step": start.step,
-        "end_step": end.step,
-        "lineage": lineage,
-    }
-    init = next(family.init for family in setup.families if family.replicate == replicate)
-    late = setup.plan.pruner.keeps_start_values and start.step > 0
-    ticket = Ticket(
-        start=start.params,
-        masks=best.masks,
-        buffers=start.buffers,
-        provenance=provenance,
-        theta_0=apply(init.params, best.masks) if late else None,
-        parent=best.parent if len(lineage) > 2 else None,
-    )
-    return Chosen(
-        ticket=ticket,
-        trained=end.params,
-        masks=best.masks,
-        buffers=end.buffers,
-        tied=setup.tied,
-        network=_network(setup, end),
-        why=why,
-    )
-
-
-def _survivors(snapshot: Snapshot, masks: Masks) -> Snapshot:
-    params = {name: value[masks[name]] if name in masks else value for name, value in snapshot.params.items()}
-    return replace(snapshot, params=params, optimizer=None)
-
-
-def _whole(snapshot: Snapshot, masks: Masks) -> Snapshot:
-    params = dict(snapshot.params)
-    for name, mask in masks.items():
-        params[name] = torch.zeros(mask.shape, dtype=params[name].dtype).masked_scatter_(mask, params[name])
-    return replace(snapshot, params=params)
-
-
-def _network(setup: Setup, end: Snapshot) -> nn.Module:
-    """Build the trained sparse network, in evaluation mode."""
-    with models.DRAWING, torch.random.fork_rng(devices=()):
-        network = setup.build()
-    load(network, end)
-    return network.eval()
-
-
-def _best_level(levels: Mapping[int, LevelVerdict]) -> tuple[int, str]:
-    good = (Verdict.WINS, Verdict.MATCHES, Verdict.MATCHES_NO_EFFECT)
-    for wanted, why in (
-        ([n for n, v in levels.items() if v.certified], "the sparsest certified level"),
-        ([n for n, v in levels.items() if v.verdict in good], "nothing is certified; the sparsest level that matches"),
-        (
-            [n for n, v in levels.items() if v.verdict is not Verdict.LOSES],
-            "nothing is certified and nothing matches; the sparsest level that does not lose",
-        ),
-    ):
-        if wanted:
-            return max(wanted), why
-    return min(levels), "every level loses; the densest of them"
 
 
 def _about(setup: Setup) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tombola.search.ledger import Cost
 from tombola.search.levels import Dropped
 from tombola.search.looking import AfterCut
 from tombola.search.shown import as_html, as_text
-from tombola.stats import Judgement, LevelResults, Results, Run, Verdict, as_json, write_csv
+from tombola.stats import Judgement, LevelResults, Results, Run, Sequential, Verdict, as_json, write_csv
 from tombola.ticket import Ticket, encode, encode_network
 from tombola.types import Masks, Params, TrainOutcome
 
@@ -36,6 +36,8 @@ class LevelSummary:
         dense: at level 0, replicate -> every dense run; empty elsewhere.
         after_cut: replicate -> what the network was worth after the cut and before it was trained again; empty where
             survivors restart from early values.
+        cut_from: the level whose trained network was cut; ``None`` for the dense level, and where the mask was made
+            without one.
     """
 
     level: int
@@ -46,6 +48,7 @@ class LevelSummary:
     arms: Mapping[str, Mapping[int, Run]]
     dense: Mapping[int, tuple[Run, ...]] = field(default_factory=dict)
     after_cut: Mapping[int, AfterCut] = field(default_factory=dict)
+    cut_from: int | None = None
 
     @property
     def density(self) -> float:
@@ -92,6 +95,7 @@ class Finding:
         dropped: families that left the search.
         notes: what a reader should know about how it was run.
         files: what was written where.
+        sequential: how often was looked and what was settled when, where families were added until it was.
     """
 
     title: str
@@ -104,6 +108,7 @@ class Finding:
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    sequential: Sequential | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -163,6 +168,7 @@ class Finding:
             "verdict": self.judgement.verdict.value,
             "sentence": self.judgement.sentence,
             "judgement": judgement,
+            "looks": None if self.sequential is None else self.sequential.as_json(),
             "cost": self.cost.as_json(),
             **{name: str(path) for name, path in self.files.items()},
         }
@@ -219,6 +225,7 @@ def _level_json(level: LevelSummary, replicates: list[int], judged: Mapping[str,
         "total": level.total,
         "density_all_parameters": level.density_all_parameters,
         "gate": level.gate,
+        "cut_from": level.cut_from,
         "verdict": Verdict.NOT_APPLICABLE.value if judged is None else judged["verdict"],
         "arms": {
             name: {

@@ -31,7 +31,8 @@ class Keeping:
         self._observer.training(jobs)
 
     def level_done(self, summary: LevelSummary, dropped: Sequence[Dropped]) -> None:
-        self.levels.append(summary)
+        # A further look has the same levels again, with more families.
+        self.levels = [*(one for one in self.levels if one.level != summary.level), summary]
         self._observer.level_done(summary, dropped)
 
     def evaluated(self, job: int, step: Step, loss: float, accuracy: float) -> None:

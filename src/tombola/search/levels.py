@@ -3,58 +3,25 @@
 Generic in the trainer and the pruner. Nothing here knows of files, plots or progress.
 """
 
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar, final
 
-import torch
-from torch import Tensor
-
 from tombola.errors import Diverged, InvalidValue
-from tombola.prune.controls import Case, Control
-from tombola.prune.evidence import Evidence
-from tombola.prune.masks import ones
+from tombola.prune.controls import Control
 from tombola.prune.pruner import Pruner
-from tombola.prune.rewinding import masked, restart
-from tombola.prune.structure import Group
-from tombola.search.looking import AfterCut, Looking
-from tombola.seeds import derive, generator
-from tombola.train.flops import FlopCount
-from tombola.train.process import undisturbed
-from tombola.types import Masks, Params, RunResult, Seed, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
+from tombola.search.course import Course, Cut, Fixed, Seen, is_given_up
+from tombola.search.looking import AfterCut
+from tombola.search.rounds import Made, Rounds, advance
+from tombola.search.way import DENSE, ROUND, TICKET, Family, Scoring, Way
+from tombola.types import Masks, RunResult, Snapshot, Step, TrainFn, TrainJob, TrainOutcome
+
+__all__ = ["ATTEMPT", "DENSE", "TICKET", "Dropped", "Family", "Level", "NobodyLeft", "Searching", "merged", "search"]
 
 _Value = TypeVar("_Value")
 
-TICKET: Final = "ticket"
-DENSE: Final = "dense"
-
-_SMALL_DENSE: Final = "small-dense"
-"""What the names of the controls begin with that ask for the network's units."""
-
-
-@final
-@dataclass(frozen=True)
-class Family:
-    """Everything that shares one initialisation and one data order.
-
-    Attributes:
-        seed: its random streams.
-        init: theta_0, at step 0.
-        draw: gives another initialisation from another seed; ``None`` where the initialiser is not known.
-        looking: the network and its data, for criteria that look at them; ``None`` where neither is known.
-    """
-
-    seed: Seed
-    init: Snapshot
-    draw: Callable[[Seed], Snapshot] | None = None
-    looking: Looking | None = None
-
-    @property
-    def replicate(self) -> int:
-        """The number of the family."""
-        return self.seed.replicate
+ATTEMPT: Final = "attempt"
+"""A ticket that lost more than the margin after a big cut, and was given up."""
 
 
 @final
@@ -77,20 +44,6 @@ class Dropped:
 
 @final
 @dataclass(frozen=True)
-class Scoring:
-    """What it cost to make the masks of a level, training aside.
-
-    Attributes:
-        flops: operations of matrix products and convolutions; 0 for a criterion that looks at weights alone.
-        seconds: wall time.
-    """
-
-    flops: float
-    seconds: float
-
-
-@final
-@dataclass(frozen=True)
 class Level:
     """What one level of the search found.
 
@@ -105,6 +58,9 @@ class Level:
         scoring: replicate -> what its masks cost; empty at level 0.
         after_cut: replicate -> what the network was worth before it was trained again; empty where survivors restart
             from early values.
+        cut_from: the level whose trained network was cut; ``None`` for the dense level, and where none was.
+        making: the runs that the masks took from ``cut_from`` on and that no arm has.
+        dense_needed: replicate -> iterations of the dense run that were needed, where those are fewer than all.
     """
 
     level: int
@@ -116,6 +72,9 @@ class Level:
     runs: tuple[tuple[TrainJob, TrainOutcome], ...] = ()
     scoring: Mapping[int, Scoring] = field(default_factory=dict)
     after_cut: Mapping[int, AfterCut] = field(default_factory=dict)
+    cut_from: int | None = None
+    making: tuple[Made, ...] = ()
+    dense_needed: Mapping[int, Step] = field(default_factory=dict)
 
 
 def merged(parts: Sequence[Level]) -> Level:
@@ -131,6 +90,9 @@ def merged(parts: Sequence[Level]) -> Level:
         runs=tuple(one for part in parts for one in part.runs),
         scoring=_joined(part.scoring for part in parts),
         after_cut=_joined(part.after_cut for part in parts),
+        cut_from=parts[0].cut_from,
+        making=tuple(one for part in parts for one in part.making),
+        dense_needed=_joined(part.dense_needed for part in parts),
     )
 
 
@@ -153,6 +115,8 @@ class Searching(Protocol):
         dense_runs: int = 1,
         controls: Mapping[str, Control] | None = None,
         control_levels: Collection[int] = (),
+        course: Course | None = None,
+        rounds: Rounds | None = None,
     ) -> Iterator[Level]: ...
 
 
@@ -167,6 +131,8 @@ def search(
     dense_runs: int = 1,
     controls: Mapping[str, Control] | None = None,
     control_levels: Collection[int] = (),
+    course: Course | None = None,
+    rounds: Rounds | None = None,
 ) -> Iterator[Level]:
     """Search for tickets, level by level.
 
@@ -180,9 +146,11 @@ def search(
         dense_runs: dense runs per family: same initialisation, other data orders.
         controls: name -> control.
         control_levels: the levels at which the controls are run.
+        course: which levels are visited; by default each, one after the other.
+        rounds: what is trained between two cuts; by default the tickets themselves, as long as the dense run.
 
     Yields:
-        One record per level, level 0 first.
+        One record per level visited, level 0 first.
 
     Raises:
         Diverged: no family is left. A family with a run whose loss is not finite leaves the search and makes no mask.
@@ -190,83 +158,173 @@ def search(
     """
     if not families or dense_runs < 1 or levels < 0:
         raise InvalidValue("a search needs at least one family and one dense run, and no negative number of levels.")
-    state = {family.replicate: _Search(family, pruner, tuple(prunable)) for family in families}
-    yield _somebody_left(_dense_level(state, train, iterations, dense_runs))
-    for level in range(1, levels + 1):
-        chosen = controls or {} if level in control_levels else {}
-        yield _somebody_left(_pruned_level(level, state, train, iterations, chosen))
+    ways = {family.replicate: Way(family, pruner, tuple(prunable)) for family in families}
+    course = course or Fixed(tuple(range(1, levels + 1)))
+    looks = () if rounds is None else rounds.looks(iterations)
+    dense = _dense_level(ways, train, iterations, dense_runs, looks, rounds is not None and rounds.continued)
+    yield _somebody_left(dense)
+    seen, making, lost = [Seen(0, 0)], list[Made](), list[Dropped]()
+    while (cut := course.next(tuple(seen))) is not None:
+        trying = _Try(replace(cut, source=0) if pruner.each_from_dense else cut, ways, train, iterations, making)
+        trying.cut(rounds)
+        if pruner.during:
+            trying.grow(is_round=pruner.during.rewinds)
+        grown = pruner.during is not None and not pruner.during.rewinds
+        chosen = controls or {} if cut.target in control_levels else {}
+        # Where a level may be given up, or the masks are not known yet, the controls wait for the tickets.
+        if not grown:
+            trying.train({} if course.joint else chosen, tickets=True)
+        if course.joint:
+            trying.settle(tickets_are_rounds=rounds is None)
+            seen.append(trying.seen())
+            if ways and is_given_up(seen[-1], course.next(tuple(seen))):
+                lost.extend(trying.give_up())
+                continue
+        else:
+            seen.append(Seen(cut.target, cut.source))
+        if course.joint or grown:
+            trying.train(chosen, tickets=False)
+        level = trying.level(chosen, lost)
+        if not course.joint:
+            trying.settle(tickets_are_rounds=rounds is None)
+        yield _somebody_left(level)
+        making, lost = [], []
+        for way in ways.values():
+            way.forget_all_but(course.needs(tuple(seen)))
 
 
-def _dense_level(state: dict[int, "_Search"], train: TrainFn, iterations: int, dense_runs: int) -> Level:
-    jobs = [one.dense_job(iterations, order) for one in state.values() for order in range(dense_runs)]
+def _dense_level(
+    ways: dict[int, Way], train: TrainFn, iterations: int, dense_runs: int, looks: Sequence[Step], optimizer: bool
+) -> Level:
+    jobs = [
+        way.dense_job(iterations, order, looks, keeps_optimizer=optimizer)
+        for way in ways.values()
+        for order in range(dense_runs)
+    ]
     trained = train(jobs)
     outcomes = iter(trained)
-    runs = {replicate: tuple(next(outcomes) for _ in range(dense_runs)) for replicate in state}
+    runs = {replicate: tuple(next(outcomes) for _ in range(dense_runs)) for replicate in ways}
     named = {r: {f"{DENSE} run {k}": run for k, run in enumerate(of_one)} for r, of_one in runs.items()}
-    dropped = _drop(0, state, named)
-    for replicate, one in state.items():
-        one.after_dense(runs[replicate][0])
+    dropped = _drop(0, ways, named)
+    for replicate, way in ways.items():
+        way.after_dense(runs[replicate][0], looks)
     return Level(
         level=0,
-        masks={r: one.masks for r, one in state.items()},
-        starts={r: one.family.init for r, one in state.items()},
-        arms={TICKET: {r: runs[r][0] for r in state}},
-        dense={r: runs[r] for r in state},
+        masks={r: way.masks for r, way in ways.items()},
+        starts={r: way.family.init for r, way in ways.items()},
+        arms={TICKET: {r: runs[r][0] for r in ways}},
+        dense={r: runs[r] for r in ways},
         dropped=dropped,
         runs=tuple(zip(jobs, trained, strict=True)),
     )
 
 
-def _pruned_level(
-    level: int, state: dict[int, "_Search"], train: TrainFn, iterations: int, controls: Mapping[str, Control]
-) -> Level:
-    for one in state.values():
-        one.prune(level)
-    scoring = {r: one.scoring for r, one in state.items()}
-    after_cut = {r: one.after_cut for r, one in state.items() if one.after_cut is not None}
-    # Where masks change in training, the controls of a mask wait for it.
-    grows = any(one.pruner.during for one in state.values())
-    tickets = {(r, TICKET): one.ticket_job(level, iterations) for r, one in state.items()}
-    found = _trained(train, tickets) if grows else {}
-    for (r, _), outcome in found.items():
-        state[r].settle(outcome)
-    jobs: dict[_Key, TrainJob] = {}
-    for r, one in state.items():
-        if not grows:
-            jobs[r, TICKET] = tickets[r, TICKET]
-        elif found[r, TICKET].result is not RunResult.FINISHED:
-            continue
-        for name, control in controls.items():
-            jobs[r, name] = one.control_job(level, name, control, iterations)
-    found |= _trained(train, jobs)
-    every = {**tickets, **jobs}
-    runs = {r: {name: found[r, name] for name in (TICKET, *controls) if (r, name) in found} for r in state}
-    starts = {r: one.start for r, one in state.items()}
-    dropped = _drop(level, state, runs)
-    for replicate, one in state.items():
-        one.after_ticket(runs[replicate][TICKET])
-    return Level(
-        level=level,
-        masks={r: one.masks for r, one in state.items()},
-        starts={r: starts[r] for r in state},
-        arms={name: {r: runs[r][name] for r in state} for name in (TICKET, *controls)},
-        dropped=dropped,
-        runs=tuple((every[key], outcome) for key, outcome in found.items()),
-        scoring=scoring,
-        after_cut=after_cut,
-    )
+@final
+class _Try:
+    """One cut: the masks, their tickets, and their controls."""
+
+    def __init__(self, cut: Cut, ways: dict[int, Way], train: TrainFn, iterations: Step, making: list[Made]) -> None:
+        self._cut, self._ways, self._train, self._iterations, self._making = cut, ways, train, iterations, making
+        # Now, for at its end nobody may be left to ask.
+        none = all(way.pruner.at_init or way.pruner.during for way in ways.values())
+        self._cut_from = None if none else cut.source
+        self._dropped: list[Dropped] = []
+        self._found: dict[int, dict[str, TrainOutcome]] = {}
+        self._runs: list[tuple[TrainJob, TrainOutcome]] = []
+
+    def cut(self, rounds: Rounds | None) -> None:
+        """Make the masks, and whatever is trained for them alone."""
+        for way in self._ways.values():
+            way.go_from(self._cut.source)
+        if rounds is not None:
+            done = advance(self._ways, self._cut, self._train, rounds)
+            self._making.extend(done.made)
+            self._drop({replicate: {ROUND: run} for replicate, run in done.lost.items()})
+        for way in self._ways.values():
+            way.prune(self._cut.target)
+
+    def grow(self, *, is_round: bool) -> None:
+        """Train the runs in which masks change: the tickets' own, or rounds that only make their masks."""
+        jobs = {r: way.growing_job(self._cut.target, self._iterations) for r, way in self._ways.items()}
+        outcomes = dict(zip(jobs, self._train(list(jobs.values())), strict=True)) if jobs else {}
+        for r, run in outcomes.items():
+            self._ways[r].settle(run)
+            if is_round:
+                self._making.append(Made(self._cut.target, jobs[r], run))
+            else:
+                self._enter(jobs[r], run)
+        if is_round:
+            self._drop({r: {ROUND: run} for r, run in outcomes.items()})
+
+    def train(self, controls: Mapping[str, Control], *, tickets: bool) -> None:
+        """Train tickets and controls in one call; a family whose ticket did not finish gets no controls."""
+        jobs: list[TrainJob] = []
+        for r, way in self._ways.items():
+            ticket = self._found.get(r, {}).get(TICKET)
+            if tickets:
+                jobs.append(way.ticket_job(self._iterations))
+            elif ticket is None or ticket.result is not RunResult.FINISHED:
+                continue
+            for name, control in controls.items():
+                jobs.append(way.control_job(self._cut.target, name, control, self._iterations))
+        for job, run in zip(jobs, self._train(jobs) if jobs else [], strict=True):
+            self._enter(job, run)
+
+    def _enter(self, job: TrainJob, run: TrainOutcome) -> None:
+        self._runs.append((job, run))
+        self._found.setdefault(job.seed.replicate, {})[job.name] = run
+
+    def settle(self, *, tickets_are_rounds: bool) -> None:
+        """Take out the families that lost a run, and stand where the next cut is made from."""
+        self._drop(self._found)
+        for r, way in self._ways.items():
+            way.after_ticket(self._cut.target, self._found[r][TICKET], is_round=tickets_are_rounds)
+
+    def seen(self) -> Seen:
+        """Say what validation says of the tickets."""
+        leads = [way.lead(self._found[r][TICKET]) for r, way in self._ways.items()]
+        barriers = [way.barrier(self._cut.target, self._cut.source) for way in self._ways.values()]
+        return Seen(self._cut.target, self._cut.source, _mean(leads), _mean(barriers))
+
+    def give_up(self) -> list[Dropped]:
+        """Count the tickets among what the next level takes; give the families that left."""
+        self._making.extend(Made(self._cut.target, replace(job, name=ATTEMPT), run) for job, run in self._runs)
+        return self._dropped
+
+    def level(self, controls: Mapping[str, Control], dropped: Sequence[Dropped]) -> Level:
+        """Write it down."""
+        level, ways = self._cut.target, self._ways
+        starts = {r: way.start for r, way in ways.items()}
+        self._drop(self._found)
+        # By family, as they are where each family goes its own way.
+        made = sorted(self._making, key=lambda one: one.job.seed.replicate)
+        lost = sorted((*dropped, *self._dropped), key=lambda one: one.replicate)
+        return Level(
+            level=level,
+            masks={r: way.masks for r, way in ways.items()},
+            starts={r: starts[r] for r in ways},
+            arms={name: {r: self._found[r][name] for r in ways} for name in (TICKET, *controls)},
+            dropped=tuple(lost),
+            runs=tuple(sorted(self._runs, key=lambda run: run[0].seed.replicate)),
+            scoring={r: way.take_scoring() for r, way in ways.items()},
+            after_cut={r: way.after_cut for r, way in ways.items() if way.after_cut is not None},
+            cut_from=self._cut_from,
+            making=tuple(made),
+            dense_needed={r: way.dense_needed for r, way in ways.items() if way.dense_needed is not None},
+        )
+
+    def _drop(self, runs: Mapping[int, Mapping[str, TrainOutcome]]) -> None:
+        known = {one.replicate for one in self._dropped}
+        new = {r: arms for r, arms in runs.items() if r not in known}
+        self._dropped.extend(_drop(self._cut.target, self._ways, new))
 
 
-_Key = tuple[int, str]
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if values and len(known) == len(values) else None
 
 
-def _trained(train: TrainFn, jobs: Mapping[_Key, TrainJob]) -> dict[_Key, TrainOutcome]:
-    return dict(zip(jobs, train(list(jobs.values())), strict=True)) if jobs else {}
-
-
-def _drop(
-    level: int, state: dict[int, "_Search"], runs: Mapping[int, Mapping[str, TrainOutcome]]
-) -> tuple[Dropped, ...]:
+def _drop(level: int, ways: dict[int, Way], runs: Mapping[int, Mapping[str, TrainOutcome]]) -> tuple[Dropped, ...]:
     """Take the families with a run that diverged out of the search."""
     for arms in runs.values():
         for arm, run in arms.items():
@@ -279,7 +337,7 @@ def _drop(
         if run.result is not RunResult.FINISHED
     )
     for one in dropped:
-        state.pop(one.replicate, None)
+        ways.pop(one.replicate, None)
     return dropped
 
 
@@ -305,168 +363,3 @@ class NobodyLeft(Diverged):
             + "; ".join(f"{d.arm} of family {d.replicate} {d.sentence}" for d in level.dropped)
             + ". Lower the learning rate, or look for NaN in the data."
         )
-
-
-@final
-class _Search:
-    """One family's way through the levels."""
-
-    def __init__(self, family: Family, pruner: Pruner, prunable: tuple[str, ...]) -> None:
-        self.family, self.pruner = family, pruner
-        self.dense_masks: Masks = ones(family.init.params, prunable)
-        self.masks: Masks = self.dense_masks
-        self.start: Snapshot = family.init
-        self._unmasked: Snapshot = family.init
-        self._dense: Snapshot = family.init
-        self._at_step: Snapshot | None = None
-        self._last: Snapshot = family.init
-        self._moved: Params | None = None
-        self.scoring = Scoring(0.0, 0.0)
-        self.after_cut: AfterCut | None = None
-
-    def dense_job(self, iterations: int, order: int) -> TrainJob:
-        keep = (self.pruner.rewind.step,) if order == 0 and self.pruner.rewind.weights == "step" else ()
-        return TrainJob(
-            start=self.family.init,
-            masks={},
-            seed=replace(self.family.seed, order=order),
-            stop=iterations,
-            save_at=keep,
-            with_optimizer=order == 0 and self.pruner.rewind.optimizer == "saved",
-            name=DENSE,
-            moved=order == 0 and self.pruner.moved,
-        )
-
-    def after_dense(self, run: TrainOutcome) -> None:
-        self._dense = self._last = run.end
-        self._moved = run.moved
-        self._at_step = run.saved.get(self.pruner.rewind.step)
-
-    def after_ticket(self, run: TrainOutcome) -> None:
-        self._last = run.end
-        if not self.pruner.each_from_dense:
-            self._moved = run.moved
-
-    def prune(self, level: int) -> None:
-        """Make this level's mask from training results alone, and what its survivors restart from."""
-        pruner = self.pruner
-        before = self.dense_masks if pruner.each_from_dense else self.masks
-        source = (
-            self.family.init if pruner.at_init or pruner.during else self._dense if pruner.from_dense else self._last
-        )
-        if pruner.during and pruner.during.starts_dense:
-            self.masks = self.dense_masks
-        else:
-            self.masks, source = self._cut(level, source, before)
-        self._unmasked = restart(pruner.rewind, init=self.family.init, at_step=self._at_step, end=source)
-        self.after_cut = None
-        if self.family.looking is not None and not pruner.rewind.keeps_start_values:
-            looking, plain = self.family.looking, self._unmasked
-            again = looking.recalibrated(plain, self.masks) if pruner.recalibrate else None
-            # What is pruned stays as it was under the new statistics: a shuffled mask keeps some of it.
-            self._unmasked = plain if again is None else replace(plain, buffers=again.buffers)
-            self.after_cut = looking.after_cut(plain, self.masks, again)
-        self.start = masked(self._unmasked, self.masks)
-
-    def _cut(self, level: int, source: Snapshot, before: Masks) -> tuple[Masks, Snapshot]:
-        """Give the mask, and what the network it was made from has become by the cut."""
-        began = time.perf_counter()
-        evidence = self._evidence(level, "prune", source)
-        with _watched(self.pruner.looks) as counter:
-            masks = self.pruner.prune(level, source.params, before, evidence)
-            params = self.pruner.survivors(source.params, before, masks, evidence)
-        flops = 0.0 if counter is None else counter.flops
-        self.scoring = Scoring(flops, time.perf_counter() - began)
-        # Of the survivors alone: a control with another mask keeps what this one deletes, as it was trained.
-        made_up = {n: torch.where(masks[n], v, source.params[n]) if n in masks else v for n, v in params.items()}
-        return masks, replace(source, params=made_up)
-
-    def settle(self, run: TrainOutcome) -> None:
-        """Take the mask that a run ended with, where it changed."""
-        if run.masks is not None:
-            self.masks = run.masks
-            self.start = masked(self._unmasked, self.masks)
-
-    def ticket_job(self, level: int, iterations: int) -> TrainJob:
-        during, updates = self.pruner.during, None
-        if during is not None:
-            shapes = {name: tuple(mask.shape) for name, mask in self.masks.items()}
-            updates = during.updates(self.pruner.plan(shapes, level)[level])
-        return TrainJob(
-            start=self.start,
-            masks=self.masks,
-            seed=self.family.seed,
-            stop=self._stop(self.start.step, iterations),
-            with_optimizer=self.pruner.rewind.optimizer == "saved",
-            name=TICKET,
-            updates=updates,
-            moved=self.pruner.moved,
-        )
-
-    def control_job(self, level: int, name: str, control: Control, iterations: int) -> TrainJob:
-        fold = (name, level)
-        start, masks = control(
-            Case(
-                start=self._unmasked,
-                masks=self.masks,
-                fresh=lambda: self._fresh(derive(self.family.seed, "control", *fold)),
-                one_shot=lambda: self._one_shot(level),
-                groups=self._groups if name.startswith(_SMALL_DENSE) else None,
-                macs=self._macs if name.startswith(_SMALL_DENSE) else None,
-                generator=generator(self.family.seed, "control", *fold),
-            )
-        )
-        return TrainJob(
-            start=masked(start, masks),
-            masks=masks,
-            seed=self.family.seed,
-            stop=self._stop(start.step, iterations),
-            with_optimizer=False,
-            name=name,
-        )
-
-    def _fresh(self, root: int) -> Snapshot:
-        if self.family.draw is None:
-            raise InvalidValue(
-                "the reinit control draws new initial values, and this network was given as a finished module. "
-                "Give a factory that builds it, or leave reinit out."
-            )
-        return self.family.draw(replace(self.family.seed, root=root))
-
-    def _one_shot(self, level: int) -> dict[str, Tensor]:
-        evidence = self._evidence(level, "control", self._dense)
-        return self.pruner.prune_dense(level, self._dense.params, tuple(self.dense_masks), evidence)
-
-    def _stop(self, start: Step, iterations: int) -> Step:
-        rewind = self.pruner.rewind
-        if rewind.position == "end" and start >= iterations:
-            return start + (iterations if rewind.extra is None else rewind.extra)
-        return iterations
-
-    @property
-    def _groups(self) -> Sequence[Group] | None:
-        return None if self.family.looking is None else self.family.looking.groups("neurons")
-
-    @property
-    def _macs(self) -> Mapping[str, int] | None:
-        return None if self.family.looking is None else self.family.looking.macs()
-
-    def _evidence(self, level: int, stream: str, network: Snapshot) -> Evidence:
-        looking = self.family.looking if self.pruner.looks else None
-        return replace(
-            Evidence() if looking is None else looking.evidence(network),
-            moved=self._moved,
-            theta_0=self.family.init.params,
-            theta_k=self._at_step.params if self._at_step else self.family.init.params,
-            generator=generator(self.family.seed, stream, level),
-        )
-
-
-@contextmanager
-def _watched(looks: bool) -> Iterator[FlopCount | None]:
-    """Let a criterion look at a network: on one thread, so that its sums are the same everywhere, and counted."""
-    if not looks:
-        yield None
-        return
-    with undisturbed("cpu"), FlopCount() as counter:
-        yield counter

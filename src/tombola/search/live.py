@@ -57,8 +57,11 @@ class _Progress:
     def planned(self, setup: Setup) -> None:
         self.setup, self.total, self.began = setup, setup.total_iterations(), time.monotonic()
         self._say(_headline(setup))
+        for note in setup.notes:
+            self._say(f"Note: {note}")
 
     def training(self, jobs: Sequence[TrainJob]) -> None:
+        self._before += sum(job.stop - job.start.step for job in self.jobs)
         self.jobs, self.steps, self.curves = list(jobs), {}, defaultdict(list)
 
     def evaluated(self, job: int, step: int, loss: float, accuracy: float) -> None:  # noqa: ARG002
@@ -72,7 +75,8 @@ class _Progress:
 
     def level_done(self, summary: LevelSummary, dropped: Sequence[Dropped]) -> None:
         self._before += sum(job.stop - job.start.step for job in self.jobs)
-        self.levels.append(summary)
+        # A further look has the same levels again, with more families.
+        self.levels = [*(one for one in self.levels if one.level != summary.level), summary]
         self.dropped.extend(dropped)
         self.jobs, self.steps = [], {}
         for one in dropped:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola import models
+from tombola.analysis.connectivity import path
 from tombola.data import Split
 from tombola.prune.evidence import Evidence
 from tombola.prune.masks import apply
@@ -123,6 +124,23 @@ class Looking:
             return None
         accuracy = self._accuracy(network, masks)
         return AfterCut(accuracy, None if again is None else self._accuracy(again, masks))
+
+    def barrier(self, first: Snapshot, second: Snapshot) -> float | None:
+        """Give the error barrier between two trained networks, on validation; ``None`` without validation data.
+
+        At a quarter, the half and three quarters of the way: a lower bound of the barrier, at a tenth of its cost.
+        Batch norm's statistics are taken anew at each point, on training data.
+        """
+        if self._validation is None:
+            return None
+
+        def error(network: Snapshot) -> float:
+            return 1 - self._accuracy(network, {})
+
+        def again(network: Snapshot) -> Snapshot:
+            return self.recalibrated(network, {})
+
+        return path(first, second, error, points=5, recalibrate=None if self._batches is None else again).barrier
 
     def _accuracy(self, network: Snapshot, masks: Masks) -> float:
         assert self._validation is not None

@@ -14,6 +14,7 @@ from tombola.data import Dataset, load
 from tombola.errors import InvalidValue, UnknownName
 from tombola.search.levels import Family
 from tombola.search.looking import over
+from tombola.search.rounds import cautions
 from tombola.search.settings import Settings
 from tombola.search.setup import Setup, Work, check_own_values, decide
 from tombola.stats import ACCURACY
@@ -85,6 +86,7 @@ def prepare(settings: Settings, splits: Splits | None = None) -> Setup:
         work=Work(recipe.batch_size, macs, uncounted),
         tied=models.tied_names(module),
         speed=speed,
+        notes=cautions(plan.rounds, recipe.iterations, plan.densities[-1]),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -20,7 +20,8 @@ from tombola.search.finding import Finding
 from tombola.search.levels import Family
 from tombola.search.live import watching
 from tombola.search.looking import Looking
-from tombola.search.settings import DEFAULT_CONTROLS, Method
+from tombola.search.rounds import cautions
+from tombola.search.settings import BESIDE, DEFAULT_CONTROLS, Method, how_many
 from tombola.search.setup import Setup, Work, check_own_values, decide, name_of
 from tombola.stats import Scale
 from tombola.train.own import EvaluateFn, OwnTrainer, TrainLoop
@@ -53,8 +54,9 @@ def find(
     rewind: str | int = "init",
     extra: int | None = None,
     recalibrate: bool = False,
+    round_iterations: int | None = None,
     controls: Sequence[str] | None = None,
-    replicates: int | None = None,
+    replicates: int | str | None = None,
     dense_runs: int = 3,
     gates: Sequence[float] | None = None,
     score: str = "accuracy",
@@ -89,8 +91,8 @@ def find(
         evaluate: ``evaluate(model)`` gives the score on the test split, any number where larger is better. It is called
             for finished networks only, and decides nothing but the verdict.
         iterations: of a dense run, T.
-        strategy: ``imp``, ``one-shot``, ``lr-rewind``, ``finetune``, ``one-shot-finetune``, ``obd`` or ``at-init``;
-            those in which masks change while the network trains are for tombola's own trainers.
+        strategy: ``imp``, ``adaptive``, ``one-shot``, ``lr-rewind``, ``finetune``, ``one-shot-finetune``, ``obd`` or
+            ``at-init``; those that take hold of a run while it trains are for tombola's own trainers.
         density: fraction of the prunable weights to keep after the last round.
         rounds: levels after the dense one; 12 by default.
         rate: fraction of the survivors pruned in a round; 0.2 by default.
@@ -108,8 +110,9 @@ def find(
             its own checkpoint with ``record.checkpoint(K, state_dict)``.
         extra: iterations of each fine-tuning; as many as the dense run had by default.
         recalibrate: take batch norm's statistics anew, on ``batches``, after a cut whose survivors keep their weights.
+        round_iterations: of the rounds of ``imp``, which then only make the masks; fewer than T make worse ones.
         controls: names; ``reinit`` and ``shuffle`` by default.
-        replicates: families, 5 by default.
+        replicates: families, 5 by default; ``auto`` or ``auto:N`` adds them until the verdict is settled at every gate.
         dense_runs: dense runs per family: one initialisation, other seeds for the loop.
         gates: densities at which the verdict is certified.
         score: what the score is. ``accuracy`` is a fraction; anything else is shown under its name as it is, and needs
@@ -167,6 +170,7 @@ def find(
         structure=structure,
         extra=extra,
         recalibrate=recalibrate,
+        round_iterations=round_iterations,
         min_keep=min_keep,
         scope=scope,
         exclude=_listed("exclude", exclude),
@@ -180,7 +184,8 @@ def find(
     _check_call(build, train, evaluate, iterations)
     _check_rest(score, speed, progress)
     given = isinstance(build, nn.Module)
-    method = method_of(controls=_controls(controls, given), replicates=_replicates(replicates, given))
+    count, sequential = _replicates(replicates, given)
+    method = method_of(controls=_controls(controls, given), replicates=count, sequential=sequential)
     setup = prepare(
         method, build, train, evaluate, iterations, score=score, speed=speed,
         example=None if input_shape is None or batch_size is None else (tuple(input_shape), batch_size),
@@ -248,7 +253,7 @@ def prepare(
         work=work,
         tied=models.tied_names(module),
         speed=speed,
-        notes=notes,
+        notes=(*notes, *cautions(plan.rounds, iterations, plan.densities[-1])),
     )
 
 
@@ -272,6 +277,12 @@ def _check_ours(method: Method, batches: Any, loss: Any) -> None:
         raise InvalidValue(
             f"{method.strategy} changes masks while the network trains, and a loop of your own is not reached into. "
             "Use imp, one-shot, lr-rewind, finetune, obd or at-init; or tombola's own trainer, tombola find."
+        )
+    if method.strategy in BESIDE or method.strategy == "gradual-rewind" or method.round_data is not None:
+        what = "round-data" if method.round_data is not None else method.strategy
+        raise InvalidValue(
+            f"{what} takes hold of a run between its first iteration and its last, and a loop of your own is not "
+            "reached into. Use imp, adaptive or one-shot; or tombola's own trainer, tombola find."
         )
     criterion = method.criterion
     about = CRITERIA.get(criterion) if isinstance(criterion, str) else None
@@ -341,13 +352,18 @@ def _listed(name: str, values: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _replicates(replicates: int | None, given: bool) -> int:
+def _replicates(replicates: int | str | None, given: bool) -> tuple[int, bool]:
     if given and replicates not in (None, 1):
         raise InvalidValue(
             f"{replicates} replicates were asked for, and families differ in their initial values, of which a module "
             "has one set. Give a function that builds the network."
         )
-    return 1 if given else _REPLICATES if replicates is None else replicates
+    if given or replicates is None:
+        return 1 if given else _REPLICATES, False
+    if isinstance(replicates, str) and replicates.startswith("auto"):
+        return how_many(replicates)
+    # What is no number is refused with the other settings.
+    return cast(int, replicates), False
 
 
 def _margin(method: Method, scale: Scale) -> float:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, final
 
 from tombola.errors import ImpossibleDensity, InvalidValue, UnknownName
-from tombola.prune.catalogue import STRATEGIES
+from tombola.prune.catalogue import STRATEGIES, Strategy
 
 if TYPE_CHECKING:
     from tombola.prune.evidence import Criterion
@@ -15,7 +15,14 @@ DEFAULT_RATE: Final = 0.2
 DEFAULT_ROUNDS: Final = 12
 DEFAULT_CONTROLS: Final = ("reinit", "shuffle")
 
-_MOST: Final = {"replicates": 1000, "dense_runs": 1000, "rounds": 1000, "workers": 1024, "extra": 10**9}
+_MOST: Final = {
+    "replicates": 1000,
+    "dense_runs": 1000,
+    "rounds": 1000,
+    "workers": 1024,
+    "extra": 10**9,
+    "round_iterations": 10**9,
+}
 """Bounds that only a slip of the keyboard exceeds."""
 
 
@@ -38,8 +45,11 @@ class Method:
         rewind: ``init``, ``step:K`` or ``lr``.
         extra: iterations of each fine-tuning; ``None`` for as many as the dense run had.
         recalibrate: take batch norm's statistics anew after a cut whose survivors keep their trained weights.
+        round_iterations: of what is trained between two cuts; ``None`` for the strategy's.
+        round_data: share of the training examples that it sees; ``None`` for all.
         controls: names; each once and in order, a number in it in one spelling.
-        replicates: families.
+        replicates: families; with ``sequential`` at most.
+        sequential: add families in looks until the verdict is settled at every gate.
         dense_runs: dense runs per family.
         gates: densities at which the verdict is certified.
         margin: what may be lost, in the score's own unit (accuracy: a fraction); ``None`` for the data set's.
@@ -61,8 +71,11 @@ class Method:
     rewind: str = "init"
     extra: int | None = None
     recalibrate: bool = False
+    round_iterations: int | None = None
+    round_data: float | None = None
     controls: tuple[str, ...] = DEFAULT_CONTROLS
     replicates: int = 5
+    sequential: bool = False
     dense_runs: int = 3
     gates: tuple[float, ...] | None = None
     margin: float | None = None
@@ -79,7 +92,7 @@ class Method:
         strategy = STRATEGIES[self.strategy]
         if self.criterion is None:
             object.__setattr__(self, "criterion", strategy.criterion)
-        _check_bounds(self, "replicates", "dense_runs", "rounds", "extra")
+        _check_bounds(self, "replicates", "dense_runs", "rounds", "extra", "round_iterations")
         if self.min_keep < 0:
             raise InvalidValue(f"min-keep is {self.min_keep}; it is at least 0.")
         if self.density is not None and not 0 < self.density < 1:
@@ -111,6 +124,12 @@ class Method:
             )
         if self.extra is not None and self.strategy not in FINE_TUNING:
             raise InvalidValue(f"extra is the length of a fine-tuning, and {self.strategy} has none. Leave it out.")
+        if self.sequential and self.replicates < _FIRST_LOOK:
+            raise InvalidValue(
+                f"families are added from {_FIRST_LOOK} on, and at most {self.replicates} are asked for. Give at least "
+                f"{_FIRST_LOOK}, or a number of replicates without auto."
+            )
+        _check_rounds(self, strategy)
         if self.recalibrate and self.strategy not in KEEPING and self.rewind != "lr":
             raise InvalidValue(
                 f"recalibrate takes batch norm's statistics anew where survivors keep their trained weights, and under "
@@ -126,7 +145,7 @@ class Method:
                 f"{self.strategy} starts with a random mask and says itself what is dropped and grown; it takes no "
                 "criterion. Leave it out."
             )
-        if strategy.grows and self.structure != "none":
+        if (strategy.grows or self.strategy == "gradual-rewind") and self.structure != "none":
             raise InvalidValue(
                 f"{self.strategy} changes single weights while the network trains; it takes no structure. Use imp, "
                 "one-shot, finetune or at-init."
@@ -144,7 +163,7 @@ class Method:
             return len(self.densities)
         if self.rounds is not None:
             return self.rounds
-        if self.density is not None and (self.strategy in ("one-shot", "one-shot-finetune", "at-init") or self._grows):
+        if self.density is not None and (self.strategy in AT_ONCE or self._grows):
             return 1
         return DEFAULT_ROUNDS
 
@@ -189,9 +208,18 @@ class Settings(Method):
 
 _KINDS: Final = {
     "text": ("strategy", "scope", "structure", "rewind", "allocation", "data", "model", "engine", "device"),
-    "a number": ("density", "rate", "margin", "alpha"),
-    "a whole number": ("rounds", "min_keep", "extra", "replicates", "dense_runs", "seed", "workers"),
-    "true or false": ("recalibrate",),
+    "a number": ("density", "rate", "margin", "alpha", "round_data"),
+    "a whole number": (
+        "rounds",
+        "min_keep",
+        "extra",
+        "round_iterations",
+        "replicates",
+        "dense_runs",
+        "seed",
+        "workers",
+    ),
+    "true or false": ("recalibrate", "sequential"),
     "a list of text": ("exclude", "controls"),
     "a list of numbers": ("gates", "densities"),
 }
@@ -203,6 +231,8 @@ _OPTIONAL: Final = {
     "margin",
     "rounds",
     "extra",
+    "round_iterations",
+    "round_data",
     "gates",
     "model",
     "workers",
@@ -210,6 +240,9 @@ _OPTIONAL: Final = {
 
 KEEPING: Final = ("lr-rewind", "finetune", "one-shot-finetune", "obd")
 """The strategies whose survivors keep their trained weights."""
+
+BESIDE: Final = ("continued", "settled", "early-bird")
+"""The strategies whose masks are made beside the tickets, which are trained at the gates alone."""
 
 _AFTER_TRAINING: Final = (
     "movement",
@@ -220,6 +253,15 @@ _AFTER_TRAINING: Final = (
     "movement-pruning",
 )
 """The criteria under which all initial weights are alike."""
+
+_FIRST_LOOK: Final = 3
+"""Fewer families support no verdict."""
+
+_LAST_LOOK: Final = 12
+"""Families at most, where none are asked for."""
+
+AT_ONCE: Final = ("one-shot", "one-shot-finetune", "at-init", "early-bird", "gradual-rewind")
+"""The strategies that make every level's mask in one cut, or one run."""
 
 FINE_TUNING: Final = ("finetune", "one-shot-finetune", "obd")
 """The strategies that go on with trained weights at the last learning rate."""
@@ -259,6 +301,23 @@ def _is(kind: str, value: object) -> bool:
     return isinstance(value, numbers) and not isinstance(value, bool)
 
 
+def _check_rounds(method: Method, strategy: Strategy) -> None:
+    given = [name for name in ("round_iterations", "round_data") if getattr(method, name) is not None]
+    if given and not strategy.rounds:
+        raise InvalidValue(
+            f"{' and '.join(given).replace('_', '-')} {'is' if len(given) == 1 else 'are'} of the rounds that only the "
+            f"search trains, and {method.strategy} has none of its own. Those that have: "
+            f"{', '.join(name for name, one in STRATEGIES.items() if one.rounds)}."
+        )
+    if method.round_data is not None and not 0 < method.round_data <= 1:
+        raise InvalidValue(f"round-data is {method.round_data:g}; it is a share of the examples, above 0 and up to 1.")
+    if method.rewind == "lr" and (given or method.strategy in BESIDE):
+        raise InvalidValue(
+            f"{method.strategy} makes its masks apart from the tickets, which start from early values; rewind lr keeps "
+            "the trained ones. Use --rewind init or step:K, or the strategy lr-rewind."
+        )
+
+
 def _check_densities(method: Method) -> None:
     if method.densities is None:
         return
@@ -278,6 +337,23 @@ def _check_bounds(method: Method, *names: str) -> None:
         value = getattr(method, name)
         if value is not None and not 1 <= value <= _MOST[name]:
             raise InvalidValue(f"{name.replace('_', '-')} is {value}; it is at least 1 and at most {_MOST[name]:,}.")
+
+
+def how_many(replicates: str | int) -> tuple[int, bool]:
+    """Read a number of families, and whether they are added until the verdict is settled: ``auto`` or ``auto:N``.
+
+    Raises:
+        InvalidValue: anything else.
+
+    Example:
+        >>> how_many("5"), how_many("auto"), how_many("auto:8")
+        ((5, False), (12, True), (8, True))
+    """
+    word, colon, number = str(replicates).partition(":")
+    digits = (number if colon else str(_LAST_LOOK)) if word == "auto" else str(replicates)
+    if not (digits.isascii() and digits.removeprefix("-").isdigit() and len(digits) <= 18):
+        raise InvalidValue(f"{replicates!r} is no number of replicates. Write a whole number, auto or auto:N.")
+    return int(digits), word == "auto"
 
 
 def rewind_step(text: str) -> int | None:

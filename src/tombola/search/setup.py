@@ -26,9 +26,11 @@ from tombola.prune.schedules import Schedule, at_densities, geometric, ladder
 from tombola.prune.scope import Scope, choose
 from tombola.prune.structure import Structure
 from tombola.prune.structure import named as named_structure
+from tombola.search.course import Adaptive, Course, Fixed, foreseen
 from tombola.search.levels import Family
-from tombola.search.settings import DEFAULT_RATE, FINE_TUNING, Method, rewind_step
-from tombola.stats import Scale, default_gates
+from tombola.search.rounds import Rounds, Settle
+from tombola.search.settings import BESIDE, DEFAULT_RATE, FINE_TUNING, Method, rewind_step
+from tombola.stats import Looks, Scale, default_gates
 from tombola.train.plain import PlainTrainer
 from tombola.train.sparse import SparseTrainer
 from tombola.train.watch import Watcher
@@ -49,6 +51,18 @@ _FROM_STEP_0: Final = ("reinit", "small-dense", "small-dense-flops")
 _LEAST: Final = 10
 """Iterations between two of them at least."""
 
+_FIRST: Final = 0.2
+"""Density below which adaptive looks whether tickets weaken."""
+
+_CONTINUED: Final = 0.1
+"""Length of a round of continued, as a fraction of T."""
+
+_LOOKS: Final = 20
+"""Looks at the mask in a run of T iterations, where a round may end early."""
+
+_SETTLED: Final = (3, 0.1)
+"""Masks in a row that must agree, and the largest distance among them, 1 being that of two random ones."""
+
 _NEAR: Final = 1.25
 """A gate may lie this factor beyond the outermost level, which is then taken for it."""
 
@@ -64,6 +78,7 @@ class Plan:
         levels: per level, name -> weights kept; level 0 is dense.
         gates: the levels at which the verdict is certified, dense to sparse.
         controls: name -> control, run at the gates.
+        rounds: what is trained between two cuts, where it is not the tickets.
     """
 
     scope: Scope
@@ -71,6 +86,7 @@ class Plan:
     levels: tuple[Mapping[str, int], ...]
     gates: tuple[int, ...]
     controls: Mapping[str, Control]
+    rounds: Rounds | None = None
 
     @property
     def cuts(self) -> int:
@@ -148,17 +164,39 @@ class Setup:
     notes: tuple[str, ...] = ()
 
     @property
+    def looks(self) -> Looks | None:
+        """How many families are there at each look; ``None`` where all are run at once."""
+        return Looks.default(len(self.families), self.method.alpha) if self.method.sequential else None
+
+    @property
     def parameters(self) -> int:
         """All parameters of the network, prunable or not."""
         return sum(value.numel() for value in self.families[0].init.params.values())
 
+    @property
+    def course(self) -> Course:
+        """Which levels are visited."""
+        plan = self.plan
+        if self.method.strategy == "adaptive":
+            first = min(range(1, plan.cuts + 1), key=lambda level: abs(math.log(plan.densities[level] / _FIRST)))
+            return Adaptive(plan.cuts, plan.gates, first, self.margin)
+        # Where the masks are made beside the tickets, those between the gates would be trained for nothing.
+        between = plan.rounds is None
+        return Fixed(tuple(range(1, plan.cuts + 1)) if between else tuple(sorted({*plan.gates, plan.cuts})))
+
     def total_iterations(self) -> int:
-        """Count the training iterations that the whole search takes."""
-        rewind, T = self.plan.pruner.rewind, self.iterations
+        """Count the training iterations that the whole search takes, if no cut is given up and no round ends early."""
+        plan, T = self.plan, self.iterations
+        rewind, visited = plan.pruner.rewind, foreseen(self.course)
         ticket = (rewind.extra or T) if rewind.position == "end" else T - rewind.step
-        fresh = sum(name in _FROM_STEP_0 for name in self.plan.controls)
-        control = (len(self.plan.controls) - fresh) * ticket + fresh * T
-        family = self.method.dense_runs * T + self.plan.cuts * ticket + len(self.plan.gates) * control
+        fresh = sum(name in _FROM_STEP_0 for name in plan.controls)
+        control = (len(plan.controls) - fresh) * ticket + fresh * T
+        making = 0
+        if plan.rounds is not None and not plan.pruner.each_from_dense:
+            making = (visited[-1] - 1) * plan.rounds.iterations
+        elif plan.pruner.during is not None and plan.pruner.during.rewinds:
+            making = len(visited) * T
+        family = self.method.dense_runs * T + len(visited) * ticket + making + len(plan.gates) * control
         return len(self.families) * family
 
 
@@ -193,7 +231,7 @@ def decide(
     pruner = _pruner(method, known, structure, _allocation(method, known.about, model, multipliers), iterations)
     levels = pruner.plan({name: tuple(params[name].shape) for name in scope.prunable}, method.levels)
     _check_falling(levels)
-    return Plan(scope, pruner, levels, _gates(method, levels), controls)
+    return Plan(scope, pruner, levels, _gates(method, levels), controls, _rounds(method, iterations))
 
 
 def _check_falling(levels: tuple[Mapping[str, int], ...]) -> None:
@@ -225,6 +263,26 @@ def name_of(thing: object) -> str:
     """Name a function, a class or an object of one as ``module:name``, for records."""
     named = thing if hasattr(thing, "__qualname__") else type(thing)
     return f"{getattr(named, '__module__', '?')}:{getattr(named, '__qualname__', '?')}"
+
+
+def _rounds(method: Method, iterations: Step) -> Rounds | None:
+    """Decide what is trained between two cuts, where it is not the tickets."""
+    beside = method.strategy in BESIDE
+    if method.round_iterations is None and method.round_data is None and not beside:
+        return None
+    fraction = 1.0 if method.round_data is None else method.round_data
+    whole = iterations - (rewind_step(method.rewind) or 0)
+    continued = method.strategy == "continued"
+    usual = max(1, round(_CONTINUED * iterations)) if continued else max(1, round(fraction * whole))
+    wanted = usual if method.round_iterations is None else method.round_iterations
+    if wanted > whole:
+        raise InvalidValue(
+            f"a round of {wanted:,} iterations is longer than a run, which has {whole:,}. Use at most as many."
+        )
+    settle = None
+    if method.strategy in ("settled", "early-bird"):
+        settle = Settle(max(1, iterations // _LOOKS), *_SETTLED)
+    return Rounds(wanted, continued, fraction, settle)
 
 
 def _criterion(named: str | Criterion | None) -> Known:
@@ -282,7 +340,7 @@ def _pruner(
         allocation=allocation,
         schedule=schedule,
         rewind=rewind,
-        from_dense=method.strategy in ("one-shot", "one-shot-finetune"),
+        from_dense=method.strategy in ("one-shot", "one-shot-finetune", "early-bird"),
         at_init=method.strategy == "at-init",
         during=_during(method, known, allocation, iterations),
         structure=structure,
@@ -295,16 +353,16 @@ def _pruner(
 
 
 def _during(method: Method, known: Known, allocation: Allocation, iterations: Step) -> During | None:
-    if not STRATEGIES[method.strategy].grows:
+    if not STRATEGIES[method.strategy].grows and method.strategy != "gradual-rewind":
         return None
     every = max(_LEAST, iterations // _UPDATES)
-    if method.strategy != "gradual":
+    if method.strategy not in ("gradual", "gradual-rewind"):
         changes = rigl(iterations, every=every)
         updates: Updates = changes if method.strategy == "rigl" else SET(changes.end, every)
         return During(lambda _: updates, starts_dense=False)
     if isinstance(method.criterion, str) and method.criterion not in _WITHIN and ":" not in method.criterion:
         raise InvalidValue(
-            f"gradual prunes within training, where {method.criterion} has nothing to look at. Known there: "
+            f"{method.strategy} prunes within training, where {method.criterion} has nothing to look at. Known there: "
             f"{', '.join(_WITHIN)}, or your own (which gets the weights and masks)."
         )
     begin, end = (round(fraction * iterations) for fraction in _GRADUAL)
@@ -320,7 +378,7 @@ def _during(method: Method, known: Known, allocation: Allocation, iterations: St
             min_keep=method.min_keep,
         )
 
-    return During(ramp, starts_dense=True)
+    return During(ramp, starts_dense=True, rewinds=method.strategy == "gradual-rewind")
 
 
 def _rewind(method: Method, iterations: Step) -> Rewind:

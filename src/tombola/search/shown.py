@@ -70,19 +70,20 @@ def sheet(finding: Finding) -> Sheet:
     verdicts = {verdict.density: verdict for verdict in judgement.levels}
     arms = tuple(dict.fromkeys(name for level in finding.levels for name in level.arms))
     scale = judgement.scale
+    alpha = judgement.alpha if finding.sequential is None else finding.sequential.plan.alpha
     families = "family" if len(used) == 1 else "families"
     cut = [key for key in _CUT if any(getattr(one, key) is not None for lv in finding.levels for one in
                                       lv.after_cut.values())]  # fmt: skip
     rows = tuple(
         (
             (str(level.level), f"{100 * level.density:.2f} %", f"{level.kept:,}", *_after_cut(level, used, cut)),
-            tuple(_cells(level, arm, used, judgement.alpha, scale) for arm in arms),
+            tuple(_cells(level, arm, used, alpha, scale) for arm in arms),
             in_words(verdicts.get(level.density)),
         )
         for level in finding.levels
     )
     with_early = any(early for _, cells, _ in rows for _, early in cells)
-    interval = f"{100 * (1 - judgement.alpha):g} % interval"
+    interval = f"{100 * (1 - alpha):g} % interval"
     what = f"{scale.heading} and early-stop iteration, each with its {interval}" if with_early else (
         f"{scale.heading} with its {interval}"
     )  # fmt: skip
@@ -159,6 +160,9 @@ def _notes(finding: Finding) -> Iterator[str]:
         yield f"Family {one.replicate} left the search at level {one.level}: {one.arm} {one.sentence}."
     if about["skipped"]:
         yield f"Not pruned: {'; '.join(_by_reason(about['skipped']))}."
+    if finding.sequential is not None:
+        for gate in finding.sequential.settled.gates:
+            yield f"Gate: {gate.sentence}"
     for note in (*finding.notes, *finding.judgement.notes, *_on_learning(finding)):
         yield f"Note: {note}"
 

@@ -9,11 +9,13 @@ from tombola.stats.comparison import Comparison, ControlComparison, MeanInterval
 from tombola.stats.early_stop import early_stop
 from tombola.stats.estimate import Estimate, estimate_crossing
 from tombola.stats.judgement import Judgement, LevelVerdict, Verdict, as_json
+from tombola.stats.looks import Looks, spend
 from tombola.stats.paired import effect_size, equivalence, non_inferiority, sign_flip, superiority, t_test
 from tombola.stats.power import detectable_gap, power_non_inferiority, required_replicates
 from tombola.stats.results import LevelResults, Results, Run, drop_incomplete
 from tombola.stats.scale import ACCURACY, Scale
 from tombola.stats.sequence import default_gates, holm, passed
+from tombola.stats.sequential import Gate, GateState, Reached, Sequential, Settled, combine, settled
 from tombola.stats.table import read_csv, write_csv
 from tombola.stats.verdict import judge
 
@@ -22,16 +24,23 @@ __all__ = [
     "Comparison",
     "ControlComparison",
     "Estimate",
+    "Gate",
+    "GateState",
     "Judgement",
     "LevelResults",
     "LevelVerdict",
+    "Looks",
     "MeanInterval",
+    "Reached",
     "Results",
     "Run",
     "Scale",
+    "Sequential",
+    "Settled",
     "SpeedComparison",
     "Verdict",
     "as_json",
+    "combine",
     "default_gates",
     "detectable_gap",
     "drop_incomplete",
@@ -46,7 +55,9 @@ __all__ = [
     "power_non_inferiority",
     "read_csv",
     "required_replicates",
+    "settled",
     "sign_flip",
+    "spend",
     "superiority",
     "t_test",
     "write_csv",

@@ -20,8 +20,8 @@ from tombola.train.recipe import Recipe
 
 SCHEMA: Final = 1
 _TOP: Final = ("schema", "name", "title", "claims", "common", "searches")
-_FRACTIONS: Final = ("density", "rate", "densities", "margin", "alpha", "gates")
-_WHOLE: Final = ("rounds", "extra", "replicates", "dense_runs", "min_keep", "seed", "workers")
+_FRACTIONS: Final = ("round_data", "density", "rate", "densities", "margin", "alpha", "gates")
+_WHOLE: Final = ("rounds", "extra", "round_iterations", "replicates", "dense_runs", "min_keep", "seed", "workers")
 _WHOLE_RECIPE: Final = ("iterations", "batch_size", "eval_every", "warmup", "milestones")
 _NUMBERS: Final = ("lr", "momentum", "weight_decay", "gamma", *_FRACTIONS)
 _TEXTS: Final = ("optimizer", "schedule", "loss", "augment")
@@ -173,7 +173,7 @@ def canonical_settings(settings: Settings) -> dict[str, Any]:
             values[name] = sorted(set(values[name] or ()))
             if values[name] == sorted(_DEFAULTS[name] or ()):
                 del values[name]
-    for name in values.keys() & {"density", "rate", "margin", "alpha"}:
+    for name in values.keys() & {"density", "rate", "round_data", "margin", "alpha"}:
         values[name] = float(values[name])
     values.pop("recipe", None)
     if recipe := _canonical_recipe(dict(settings.recipe or {}), model, settings.data):
@@ -251,7 +251,7 @@ def _one(field: str, value: Any) -> Any:
         return float(value)
     if field in _TEXTS and not isinstance(value, str):
         raise InvalidValue(f"{field} is {value!r:.60}; expected text.")
-    if field in ("nesterov", "recalibrate") and not isinstance(value, bool):
+    if field in ("nesterov", "recalibrate", "sequential") and not isinstance(value, bool):
         raise InvalidValue(f"{field} is {value!r:.60}; expected true or false.")
     return value
 
