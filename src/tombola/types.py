@@ -122,6 +122,8 @@ class TrainJob:
         name: what a progress display calls it, such as ``"ticket"`` or ``"reinit"``.
         updates: changes the masks at its positions above ``start.step`` and below ``stop``; ``None`` leaves them.
         moved: whether ``-sum_t lr_t g_t w_t`` is accumulated for every tensor with a mask; without masks, for all.
+        fraction: share of the training examples that the run sees, above 0 and up to 1; all runs of a family with one
+            share see the same examples.
     """
 
     start: Snapshot
@@ -133,6 +135,7 @@ class TrainJob:
     name: str = "run"
     updates: Updates | None = None
     moved: bool = False
+    fraction: float = 1.0
 
 
 @dataclass(frozen=True)

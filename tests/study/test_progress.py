@@ -216,6 +216,7 @@ def test_everything_that_the_outcome_depends_on_is_in_the_key() -> None:
         replace(one, stop=39),
         replace(one, save_at=(5,)),
         replace(one, with_optimizer=False),
+        replace(one, fraction=0.5),
         replace(one, start=replace(start, step=1)),
         replace(one, start=replace(start, optimizer={})),
     ]

@@ -60,6 +60,19 @@ def chain(activation: Callable[[], nn.Module]) -> nn.Module:
     return nn.Sequential(nn.Linear(FEATURES, 19), activation(), nn.Linear(19, 9), activation(), nn.Linear(9, CLASSES))
 
 
+@pytest.mark.parametrize("engine", OTHERS)
+def test_on_a_share_of_the_examples_the_engines_see_the_same_ones(engine: str) -> None:
+    """Another share trains another network, so that equal ends are equal batches."""
+    how = recipe(**OPTIMIZERS["momentum"], iterations=40)
+    jobs = [replace(job, fraction=0.5) for job in family(mlp, 40)[:4]]
+    first, second = (TRAINERS[one](mlp, splits, how)(jobs) for one in ("plain", engine))
+    whole = PlainTrainer(mlp, splits, how)([replace(job, fraction=1.0) for job in jobs])
+    for one, other, all_of_them in zip(first, second, whole, strict=True):
+        for name, value in one.end.params.items():
+            assert torch.allclose(value, other.end.params[name], atol=1e-5)
+            assert not torch.allclose(value, all_of_them.end.params[name], atol=1e-3)
+
+
 def family(build: Build, stop: int, **changes: Any) -> list[TrainJob]:
     """Ten seeds: five dense networks and five tickets."""
     jobs = []

@@ -8,7 +8,7 @@ import torch
 from train_kit import ExtraDraws, mlp, recipe, splits
 
 from tombola import models
-from tombola.errors import DataTooSmall, UnknownName
+from tombola.errors import DataTooSmall, InvalidValue, UnknownName
 from tombola.seeds import STREAMS, derive, generator
 from tombola.train.order import BatchOrder
 from tombola.train.plain import PlainTrainer
@@ -47,6 +47,36 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 def test_the_order_follows_root_replicate_and_order() -> None:
     seeds = (Seed(0), Seed(1), Seed(0, 1), Seed(0, 0, 1), Seed(0, 0, 2))
     assert len({tuple(BatchOrder(50, 50, seed).at(0).tolist()) for seed in seeds}) == len(seeds)
+
+
+@pytest.mark.parametrize(("fraction", "batch"), [(0.5, 10), (0.3, 7), (0.01, 1)])
+def test_of_a_share_every_example_comes_once_an_epoch_and_no_other(fraction: float, batch: int) -> None:
+    order = BatchOrder(100, batch, Seed(0), fraction)
+    assert order.examples == round(100 * fraction)
+    epochs = torch.cat([order.at(step) for step in range(3 * order.examples)]).split(order.examples)
+    assert all(sorted(epoch.tolist()) == sorted(epochs[0].tolist()) for epoch in epochs[: 3 * batch])
+    assert len(set(epochs[0].tolist())) == order.examples
+
+
+def test_a_family_sees_one_share_in_all_its_orders_and_another_family_another() -> None:
+    def seen(seed: Seed) -> list[int]:
+        return BatchOrder(100, None, seed, 0.4).at(0).tolist()
+
+    assert sorted(seen(Seed(1))) == sorted(seen(Seed(1, 0, 3)))
+    assert seen(Seed(1)) != seen(Seed(1, 0, 3))
+    assert sorted(seen(Seed(1))) != sorted(seen(Seed(1, 1)))
+    assert torch.equal(BatchOrder(100, 7, Seed(1), 1.0).at(9), BatchOrder(100, 7, Seed(1)).at(9))
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, float("nan")])
+def test_a_share_out_of_range_is_refused(fraction: float) -> None:
+    with pytest.raises(InvalidValue, match="above 0 and up to 1"):
+        BatchOrder(100, 1, Seed(0), fraction)
+
+
+def test_a_batch_larger_than_the_share_is_refused() -> None:
+    with pytest.raises(DataTooSmall, match=r"batch size is 51 and there are 50 training examples, 0\.5 of 100"):
+        BatchOrder(100, 51, Seed(0), 0.5)
 
 
 def test_further_dense_runs_share_the_initialisation() -> None:

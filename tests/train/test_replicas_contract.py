@@ -230,8 +230,9 @@ def test_batches_are_those_of_each_replicates_order(batch_size: int) -> None:
     lengths, seeds = (130, 151, 130), (Seed(0), Seed(0, 1), Seed(0, order=2))
     parts = [(torch.arange(n)[:, None].float() + 1000 * k, torch.arange(n)) for k, n in enumerate(lengths)]
     part = Part(parts, torch.device("cpu"))
-    batches = Batches(part, batch_size, seeds)
-    orders = [BatchOrder(n, batch_size, seed) for n, seed in zip(lengths, seeds, strict=True)]
+    shares = (1.0, 1.0, 1.0) if batch_size > 65 else (1.0, 0.5, 0.9)
+    batches = Batches(part, batch_size, seeds, shares)
+    orders = [BatchOrder(n, batch_size, *of) for n, *of in zip(lengths, seeds, shares, strict=True)]
     for step in (*range(40), 100, 7, 131):
         x, y = part.gather(batches.at(step))
         for row, order in enumerate(orders):

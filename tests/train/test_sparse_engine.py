@@ -221,8 +221,8 @@ def test_it_stops_when_the_watcher_says_so() -> None:
 
 
 def test_batches_are_those_of_the_plain_trainer() -> None:
-    for examples, size in ((130, 20), (7, 7), (5, 1), (130, 128)):
-        ours, theirs = _Order(examples, size, Seed(2)), BatchOrder(examples, size, Seed(2))
+    for examples, size, share in ((130, 20, 1.0), (130, 20, 0.3), (7, 7, 1.0), (5, 1, 1.0), (130, 128, 1.0)):
+        ours, theirs = _Order(examples, size, Seed(2), share), BatchOrder(examples, size, Seed(2), share)
         for first, last in ((0, 1), (0, 9), (9, 30), (3, 4)):
             expected = torch.stack([theirs.at(step) for step in range(first, last)])
             assert torch.equal(ours.between(first, last), expected)

@@ -165,7 +165,7 @@ def _round(
                 with_optimizer=rounds.keeps_optimizer,
                 name=ROUND,
                 moved=way.pruner.moved,
-                **({} if rounds.fraction == 1 else {"fraction": rounds.fraction}),  # type: ignore[arg-type]
+                fraction=rounds.fraction,
             )
             for r, way in ways.items()
             if r not in ended

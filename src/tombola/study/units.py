@@ -66,6 +66,7 @@ def describe(job: TrainJob, trained: Trained) -> dict[str, Any]:
         # There were units before masks changed; theirs have no such field, and keep their key.
         **({} if job.updates is None else {"updates": dict(job.updates.describe())}),
         **({"moved": True} if job.moved else {}),
+        **({} if job.fraction == 1 else {"fraction": job.fraction}),
     }
 
 

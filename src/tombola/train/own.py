@@ -77,6 +77,11 @@ class OwnTrainer:
         """Train one job; ``number`` is what the watcher is told."""
         try:
             check_fixed(job, "a training loop of your own")
+            if job.fraction != 1:
+                raise InvalidValue(
+                    f"the run {job.name!r} is to see {job.fraction:g} of the examples, and a loop of your own draws "
+                    "them. Give it less data, or leave round-data out."
+                )
             with _own_generators():
                 return _Run(self, job, number).outcome()
         except Exception as error:

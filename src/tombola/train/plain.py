@@ -90,7 +90,7 @@ class _Run(Single):
         self.split = split = trainer.splits(job.seed)
         self.train_x, self.train_y = split.train_x.to(self.device), split.train_y.to(self.device)
         self.val = split.val_x.to(self.device), split.val_y.to(self.device)
-        self.order = BatchOrder(len(self.train_y), self.recipe.batch_size, job.seed)
+        self.order = BatchOrder(len(self.train_y), self.recipe.batch_size, job.seed, job.fraction)
         # What a network draws when it is built and keeps outside its state dict is drawn as it was for theta_0.
         seed_global(derive(job.seed, "init"), self.device)
         self.model = trainer.build().to(self.device)

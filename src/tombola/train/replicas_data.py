@@ -73,17 +73,18 @@ class Batches:
     the size is k batches.
     """
 
-    def __init__(self, part: Part, batch_size: int, seeds: Sequence[Seed]) -> None:
+    def __init__(self, part: Part, batch_size: int, seeds: Sequence[Seed], fractions: Sequence[float]) -> None:
         """Set the sequences.
 
         Raises:
             DataTooSmall: a batch is larger than a replicate's data.
         """
-        self._steps = max(1, min(_STEPS_DRAWN, min(part.lengths) // batch_size))
+        kinds = list(zip(part.lengths, seeds, fractions, strict=True))
+        seen = min(BatchOrder(length, batch_size, seed, fraction).examples for length, seed, fraction in kinds)
+        self._steps = max(1, min(_STEPS_DRAWN, seen // batch_size))
         size = self._steps * batch_size
-        kinds = list(zip(part.lengths, seeds, strict=True))
         # Replicates with one seed (a ticket and its controls) share what is drawn.
-        self._orders = {kind: BatchOrder(kind[0], size, kind[1]) for kind in dict.fromkeys(kinds)}
+        self._orders = {kind: BatchOrder(kind[0], size, kind[1], kind[2]) for kind in dict.fromkeys(kinds)}
         self._kinds, self._batch, self._offsets = kinds, batch_size, part.offsets
         self._block, self._held = -1, torch.empty(0)
 

@@ -64,7 +64,9 @@ class Stack:
         self.train = Part([(split.train_x, split.train_y) for split in parts], device)
         self.val = Part([(split.val_x, split.val_y) for split in parts], device)
         self.tests = [(split.test_x, split.test_y) for split in parts]
-        self.batches = Batches(self.train, self.recipe.batch_size, [job.seed for job in jobs])
+        self.batches = Batches(
+            self.train, self.recipe.batch_size, [job.seed for job in jobs], [job.fraction for job in jobs]
+        )
         self._fill(build)
         captured = graph and device.type == "cuda"
         self.advance: Callable[[Tensor], None] = Captured(self._advance, device) if captured else self._advance

@@ -122,7 +122,7 @@ class _Run(Single):
             self.chain = read_chain(model, split.val_x)
         self.train_data = _flat(split.train_x), split.train_y.contiguous()
         self.val_data = _flat(split.val_x), split.val_y.contiguous()
-        self.order = _Order(len(split.train_y), self.recipe.batch_size, job.seed)
+        self.order = _Order(len(split.train_y), self.recipe.batch_size, job.seed, job.fraction)
         params = {name: p.detach() for name, p in model.named_parameters()}
         self.buffers = {name: value.detach().clone() for name, value in state_buffers(model).items()}
         self.masks = job.masks if resumed is None or resumed.masks is None else resumed.masks
@@ -196,11 +196,10 @@ class _Run(Single):
 class _Order:
     """The batches of :class:`BatchOrder`, many at a time."""
 
-    def __init__(self, examples: int, batch_size: int, seed: Seed) -> None:
-        BatchOrder(examples, batch_size, seed)
-        self._examples, self._batch = examples, batch_size
-        # Batches as large as the data are its epochs.
-        self._epochs = BatchOrder(examples, examples, seed)
+    def __init__(self, examples: int, batch_size: int, seed: Seed, fraction: float) -> None:
+        self._examples, self._batch = BatchOrder(examples, batch_size, seed, fraction).examples, batch_size
+        # Batches as large as what is seen are its epochs.
+        self._epochs = BatchOrder(examples, None, seed, fraction)
         self._held: dict[int, Tensor] = {}
 
     def between(self, first: Step, last: Step) -> Tensor:

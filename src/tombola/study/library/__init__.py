@@ -3,6 +3,7 @@
 from tombola.errors import UnknownName
 from tombola.study.claims import Claim
 from tombola.study.library import (
+    cheaper,
     evci_2020,
     frankle_2021,
     frankle_carbin_2019,
@@ -16,7 +17,7 @@ from tombola.study.library import (
 from tombola.study.spec import Spec
 
 SIZES = ("smoke", "small", "paper")
-STUDIES = {**frankle_carbin_2019.STUDIES, **pruning_methods.STUDIES}
+STUDIES = {**frankle_carbin_2019.STUDIES, **pruning_methods.STUDIES, **cheaper.STUDIES}
 CLAIMS: dict[str, Claim] = {
     claim.name: claim
     for claims in (
