@@ -76,7 +76,7 @@ def test_the_ticket_trains_again_in_the_same_loop(finding: Finding) -> None:
 def test_it_saves_what_loads_and_verifies(finding: Finding, tmp_path: Path) -> None:
     saved = finding.save(tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "result.json", "results.csv", "ticket.safetensors", "trained.safetensors",
+        "networks.safetensors", "result.json", "results.csv", "ticket.safetensors", "trained.safetensors",
     ]  # fmt: skip
     assert tombola.verify(saved.files["ticket"]).ok
     assert tombola.load(saved.files["ticket"]) == finding.ticket

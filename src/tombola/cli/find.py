@@ -236,12 +236,13 @@ def _run(settings: Settings, out: Path | None, store: Path | None, as_json: bool
     from tombola.cli.interrupting import ends_promptly, forget_interrupt
     from tombola.cli.verdicts import show_finding
     from tombola.errors import CannotWrite
-    from tombola.files import check_writable
+    from tombola.files import check_writable, write_all
     from tombola.search.find import Silent, run
     from tombola.search.keeping import Keeping
     from tombola.search.live import watching
     from tombola.search.named import prepare
     from tombola.study.recalling import recalling
+    from tombola.study.running import one_search
 
     kept, folder = Keeping(Silent()), out
 
@@ -262,6 +263,7 @@ def _run(settings: Settings, out: Path | None, store: Path | None, as_json: bool
         return INTERRUPTED
     try:
         finding = finding.save(folder)
+        write_all(one_search(settings, folder, store or folder / "store"))
         (folder / PARTIAL).unlink(missing_ok=True)
     except CannotWrite:
         # What took hours to find is at least seen.

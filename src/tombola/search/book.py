@@ -5,16 +5,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+from tombola.analysis.family import Observed
 from tombola.prune.masks import fingerprint, kept, total
 from tombola.search.course import Cut
 from tombola.search.finding import LevelSummary, run_of
 from tombola.search.ledger import SCORING, Cost, Origin, RunCost
 from tombola.search.levels import TICKET, Dropped, Level
 from tombola.search.noticed import Noticed, notice
+from tombola.search.observed import RUNS
 from tombola.search.setup import Setup
 from tombola.stats import Run
 from tombola.train.cost import flops_of_run, flops_per_example
-from tombola.types import Curve, Masks, Snapshot, Step, TrainJob, TrainOutcome
+from tombola.types import Curve, Masks, Params, Snapshot, Step, TrainJob, TrainOutcome
 
 
 @final
@@ -48,6 +50,7 @@ class Book:
         self.candidates: dict[int, dict[int, Candidate]] = {}
         self.lineage: dict[int, dict[int, dict[str, Any]]] = {}
         self.noticed: list[Noticed] = []
+        self._ends: dict[int, tuple[Params, ...]] = {}
         self._masks: dict[int, Mapping[int, Masks]] = {}
         self._paid: list[RunCost] = []
         self._needed: dict[int, dict[int, Step]] = {}
@@ -62,6 +65,8 @@ class Book:
         self._paid.extend(self._scoring(level))
         if level.level == 0:
             self.dense |= {r: tuple(run_of(one) for one in runs) for r, runs in level.dense.items()}
+        if level.level == 0 and setup.about["engine"] == "own":
+            self._ends |= {r: tuple(run.end.params for run in runs[:RUNS]) for r, runs in level.dense.items()}
         self.dropped.extend(level.dropped)
         self.noticed.extend(notice(level))
         alive, size = sum(plan.levels[level.level].values()), plan.prunable
@@ -151,6 +156,22 @@ class Book:
                 flops_effective=one.flops,
                 seconds=one.seconds,
             )
+
+    @property
+    def observed(self) -> dict[int, Observed]:
+        """Give what an analysis looks at, where no store has it: the families that are in every level."""
+        inits = {family.replicate: family.init.params for family in self._setup.families}
+        return {
+            r: Observed(
+                replicate=r,
+                theta_0=inits[r],
+                ends=ends,
+                prunable=tuple(self._setup.plan.scope.prunable),
+                masks={level: of[r].masks for level, of in self.candidates.items()},
+            )
+            for r, ends in self._ends.items()
+            if all(r in of for of in self.candidates.values())
+        }
 
     @property
     def cuts(self) -> tuple[Cut, ...]:

@@ -109,6 +109,7 @@ def run(setup: Setup, observer: Observer | None = None, searching: Searching = s
         chosen=choose(setup, book, judgement, about),
         dropped=tuple(book.dropped),
         notes=(*setup.notes, *notes_on(book.noticed)),
+        observed=book.observed,
         sequential=sequential,
     )
 

@@ -9,7 +9,9 @@ from typing import Any, Final, final
 
 from torch import nn
 
+from tombola.analysis.family import Observed
 from tombola.files import write_all
+from tombola.search import observed
 from tombola.search.ledger import Cost
 from tombola.search.levels import Dropped
 from tombola.search.looking import AfterCut
@@ -95,6 +97,7 @@ class Finding:
         dropped: families that left the search.
         notes: what a reader should know about how it was run.
         files: what was written where.
+        observed: replicate -> what an analysis looks at; empty where the runs are in a store.
         sequential: how often was looked and what was settled when, where families were added until it was.
     """
 
@@ -108,6 +111,7 @@ class Finding:
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    observed: Mapping[int, Observed] = field(default_factory=dict)
     sequential: Sequential | None = None
 
     @property
@@ -133,6 +137,8 @@ class Finding:
     def save(self, folder: Path | str) -> "Finding":
         """Write ``ticket.safetensors``, ``trained.safetensors``, ``result.json`` and ``results.csv``, all or none.
 
+        For a loop of your own ``networks.safetensors`` besides, which ``tombola analyze`` looks at.
+
         Returns:
             The finding, with the paths in ``files``.
 
@@ -141,7 +147,7 @@ class Finding:
         """
         files = self.encoded(Path(folder))
         write_all(files)
-        return replace(self, files={path.stem: path for path in files if path.suffix == ".safetensors"})
+        return replace(self, files={name: Path(folder) / f"{name}.safetensors" for name in ("ticket", "trained")})
 
     def __repr__(self) -> str:
         return as_text(self)
@@ -185,6 +191,7 @@ class Finding:
             paths["trained"]: encode_network(chosen.trained, chosen.masks, chosen.buffers, metadata, tied=chosen.tied),
             folder / "result.json": text.encode(),
             folder / "results.csv": write_csv(table, score=self.judgement.scale).encode(),
+            **({folder / observed.FILE: observed.encode(self.observed)} if self.observed else {}),
         }
 
 

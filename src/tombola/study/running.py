@@ -17,6 +17,7 @@ from tombola.search.find import Silent
 from tombola.search.find import run as run_search
 from tombola.search.finding import Finding
 from tombola.search.named import prepare
+from tombola.search.settings import Settings
 from tombola.search.setup import Setup
 from tombola.study.claims import Settlement, settle
 from tombola.study.families import by_family
@@ -32,6 +33,12 @@ from tombola.train.watch import Watcher
 
 SCHEMA: Final = 1
 SPEC_FILE: Final = "study.toml"
+SEARCH_FILE: Final = "search.toml"
+"""Of a single search; what it says is what a study of one search would."""
+
+ONE: Final = "search"
+"""What that search and its study are called."""
+
 RESULT_FILE: Final = "result.json"
 
 STORE: Final = "store"
@@ -173,18 +180,18 @@ def begin(spec: Spec, folder: Path, store: Path) -> None:
         write_all({path: text})
 
 
-def written(folder: Path) -> Spec:
+def written(folder: Path, file: str = SPEC_FILE) -> Spec:
     """Read what is run in a folder.
 
     Raises:
         InvalidValue: there is no study, or its file was cut short or altered.
     """
-    path = folder / SPEC_FILE
+    path = folder / file
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InvalidValue(
-            f"there is no study in {folder}: it has no {SPEC_FILE}. Begin one: tombola study run NAME."
+            f"there is no study in {folder}: it has no {file}. Begin one: tombola study run NAME."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidValue(f"{path} cannot be read: {error}. Run the study by its name or its own file.") from error
@@ -197,10 +204,17 @@ def written(folder: Path) -> Spec:
     return spec
 
 
-def store_of(folder: Path) -> Path:
+def one_search(settings: Settings, folder: Path, store: Path) -> dict[Path, bytes]:
+    """Give the file that says what a single search in a folder was asked, as a study of one says it."""
+    spec = Spec(ONE, {ONE: settings})
+    lines = [f"{_KEY_LINE}{spec.key}"] + ([] if store == folder / STORE else [f"{_STORE_LINE}{store.absolute()}"])
+    return {folder / SEARCH_FILE: "\n".join([*lines, spec.to_toml()]).encode()}
+
+
+def store_of(folder: Path, file: str = SPEC_FILE) -> Path:
     """Give the store that the study in a folder was run on, or would be."""
     try:
-        lines = (folder / SPEC_FILE).read_text(encoding="utf-8").splitlines()[:2]
+        lines = (folder / file).read_text(encoding="utf-8").splitlines()[:2]
     except (OSError, UnicodeDecodeError):
         lines = []
     elsewhere = [line.removeprefix(_STORE_LINE) for line in lines if line.startswith(_STORE_LINE)]
