@@ -53,7 +53,7 @@ def test_json_is_the_documented_object(found: tuple[Path, dict[str, Any], str]) 
     assert (result["strategy"], result["seed"], result["replicates"], result["margin"]) == ("imp", 3, 3, 0.01)
     assert set(result["certified"]) == {"budget", "early", "speed"}
     assert set(result["cost"]) == {"iterations", "samples", "dense_trainings", "flops_dense", "flops_effective",
-                                   "dense_trainings_effective", "runs", "wall"}  # fmt: skip
+                                   "dense_trainings_effective", "purposes", "finding", "runs", "wall"}  # fmt: skip
     assert [len(runs) for runs in result["dense_runs"]] == [2, 2, 2]
     assert [level["level"] for level in result["levels"]] == [0, 1, 2]
     for level in result["levels"]:
@@ -91,7 +91,9 @@ def test_progress_goes_to_standard_error_in_plain_lines(found: tuple[Path, dict[
 def test_the_files_say_the_same(found: tuple[Path, dict[str, Any], str]) -> None:
     folder, result, _ = found
     names = {path.name for path in folder.iterdir()}
-    assert names == {"ticket.safetensors", "trained.safetensors", "result.json", "results.csv", "store"}
+    assert names == {
+        "ticket.safetensors", "trained.safetensors", "result.json", "results.csv", "search.toml", "store",
+    }  # fmt: skip
     assert json.loads((folder / "result.json").read_text()) == result
     table = read_csv(folder / "results.csv")
     gates = [level["density"] for level in result["levels"] if level["gate"]]
@@ -347,14 +349,41 @@ def test_killed_at_once_it_goes_on_and_ends_in_the_same_bytes(
     assert kept >= 6
     assert main([*words, "--out", str(tmp_path / "killed")]) == 0
     capsys.readouterr()
+    same_but_for_the_clock(tmp_path / "whole", tmp_path / "killed")
+
+
+def same_but_for_the_clock(whole: Path, killed: Path) -> None:
     for name in ("ticket.safetensors", "trained.safetensors", "results.csv"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    one, other = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed"))
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    one, other = (json.loads((folder / "result.json").read_text()) for folder in (whole, killed))
     for body in (one, other):
         for key in ("ticket", "trained"):
             del body[key]
         del body["cost"]["wall"]
     assert one == other
+
+
+def test_killed_after_an_attempt_an_adaptive_search_goes_on_and_ends_in_the_same_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first cut leaves 3 % of a network that has hardly learned, and is given up; the second run knows it again."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    words = [*LONG, "--strategy", "adaptive", "--engine", "plain", "--workers", "1", "--iterations", "40",
+             "--rate", "0.5", "--rounds", "5", "--gates", "0.032"]  # fmt: skip
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    runs = json.loads((tmp_path / "whole/result.json").read_text())["cost"]["runs"]
+    attempts = [(run["level"], run["toward"], run["replicate"]) for run in runs if run["arm"] == "attempt"]
+    assert attempts == [(5, 1, r) for r in range(3)]
+    process = started(words, tmp_path / "killed")
+    assert process.stderr is not None
+    while "level 1:" not in (line := process.stderr.readline()):
+        assert line, "the search ended by itself"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert len(list((tmp_path / "killed/store").glob("units/*/*.json"))) >= 3 * 3
+    assert main([*words, "--out", str(tmp_path / "killed")]) == 0
+    capsys.readouterr()
+    same_but_for_the_clock(tmp_path / "whole", tmp_path / "killed")
 
 
 def slow_step() -> torch.nn.Module:

@@ -231,7 +231,13 @@ def decide(
     pruner = _pruner(method, known, structure, _allocation(method, known.about, model, multipliers), iterations)
     levels = pruner.plan({name: tuple(params[name].shape) for name in scope.prunable}, method.levels)
     _check_falling(levels)
-    return Plan(scope, pruner, levels, _gates(method, levels), controls, _rounds(method, iterations))
+    rounds = _rounds(method, iterations)
+    if rounds is not None and rounds.settle is not None and known.about.moved:
+        raise InvalidValue(
+            f"{method.criterion} needs what a whole run accumulates, and {method.strategy} looks at runs on the way. Use "
+            "magnitude, or another strategy."
+        )
+    return Plan(scope, pruner, levels, _gates(method, levels), controls, rounds)
 
 
 def _check_falling(levels: tuple[Mapping[str, int], ...]) -> None:
