@@ -62,7 +62,11 @@ def find(**changes: Any) -> Finding:
     return run(prepare(settings(**changes)))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+FINDING = [name for name in STRATEGIES if name != "transfer"]
+"""The strategies that find masks of their own."""
+
+
+@pytest.mark.parametrize("strategy", FINDING)
 def test_every_strategy_keeps_exactly_what_was_planned(strategy: str) -> None:
     setup = prepare(settings(strategy=strategy, controls=("shuffle", "reinit", "small-dense")))
     dense, *levels = levels_of(setup)
@@ -226,7 +230,7 @@ def test_what_does_not_go_together_is_refused_before_training(
 
 
 def test_the_strategies_criterion_is_the_one_where_none_is_named() -> None:
-    assert [Method(strategy=name).criterion for name in STRATEGIES] == [one.criterion for one in STRATEGIES.values()]
+    assert [Method(strategy=name).criterion for name in FINDING] == [STRATEGIES[name].criterion for name in FINDING]
     assert all(one.criterion in CRITERIA for one in STRATEGIES.values())
 
 

@@ -56,6 +56,9 @@ def find(
         str | None,
         Parameter(name="--densities", help="Comma list of every level's density, in place of the three above."),
     ] = None,
+    source: Annotated[
+        Path | None, Parameter(help="Folder of the finished search that the strategy transfer takes its masks from.")
+    ] = None,
     criterion: Annotated[
         str | None,
         Parameter(
@@ -203,6 +206,7 @@ def find(
         rounds=rounds,
         rate=rate,
         densities=densities(densities_, "--densities"),
+        source=None if source is None else str(source),
         criterion=criterion,
         allocation=allocation,
         structure=structure,
@@ -236,11 +240,11 @@ def _run(settings: Settings, out: Path | None, store: Path | None, as_json: bool
     from tombola.cli.interrupting import ends_promptly, forget_interrupt
     from tombola.cli.verdicts import show_finding
     from tombola.errors import CannotWrite
+    from tombola.explain.material import ready
     from tombola.files import check_writable, write_all
     from tombola.search.find import Silent, run
     from tombola.search.keeping import Keeping
     from tombola.search.live import watching
-    from tombola.search.named import prepare
     from tombola.study.recalling import recalling
     from tombola.study.running import one_search
 
@@ -251,7 +255,7 @@ def _run(settings: Settings, out: Path | None, store: Path | None, as_json: bool
 
     try:
         with ends_promptly(INTERRUPTED, last_words):
-            setup = prepare(settings)
+            setup = ready(settings)
             folder = out or _default_folder(settings, setup.about["data"], setup.about["model"])
             check_writable(folder)
             with watching() as observer:

@@ -26,6 +26,7 @@ from tombola.search.looking import balanced
 from tombola.search.named import prepare
 from tombola.search.settings import Settings
 from tombola.search.setup import Setup
+from tombola.search.transferred import transferred
 from tombola.study import units
 from tombola.study.recalling import recalling, trained_with
 from tombola.study.running import SEARCH_FILE, SPEC_FILE, store_of, written
@@ -176,6 +177,21 @@ def read(
     return _recalled(searches[wanted], _result(where, folder), store_of(folder, file))
 
 
+def ready(settings: Settings) -> Setup:
+    """Prepare a search, with the masks of the run that it takes them from.
+
+    Raises:
+        TombolaError: as :func:`tombola.search.named.prepare`, :func:`read` and
+            :func:`tombola.search.transferred.transferred`.
+    """
+    setup = prepare(settings)
+    if settings.source is None:
+        return setup
+    found = read(Path(settings.source))
+    masks = {one.replicate: {level: one.masks[level] for level in found.gates} for one in found.families}
+    return transferred(setup, masks, settings.source)
+
+
 def of(
     finding: Finding,
     build: Callable[[], nn.Module] | None = None,
@@ -249,7 +265,7 @@ def _result(where: Path, folder: Path) -> Mapping[str, Any]:
 
 def _recalled(settings: Settings, result: Mapping[str, Any], store: Path) -> Material:
     """Walk through the search again, reading every run from its store."""
-    setup = prepare(settings)
+    setup = ready(settings)
     if setup.alone is None:
         raise InvalidValue(
             "the runs of the engine replicas are kept as one stack, and cannot be read one by one. Search with "

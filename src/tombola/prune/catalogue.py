@@ -108,6 +108,11 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
             "prune while training, along a cubic ramp; then reset the survivors and train them",
             "ours; the ramp is Zhu & Gupta's (2017), equation 1",
         ),
+        "transfer": Strategy(
+            "the masks of another finished search (--source), on these data from these initial values",
+            "Morcos et al. (2019), section 3",
+            rewinds=True,
+        ),
         "set": Strategy(
             "train sparse from the start; drop the smallest and grow at random", "Mocanu et al. (2018), Algorithm 1",
             criterion="random", grows=True,

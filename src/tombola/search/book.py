@@ -190,7 +190,8 @@ class Book:
         work, training = self._setup.work, self._setup.iterations
         flops = None if work is None else training * work.examples * flops_per_example(work.macs)
         origins = tuple(Origin(one.level, one.cut_from, self._needed[one.level]) for one in self.levels)
-        beside = self._setup.plan.rounds is not None
+        rounds = self._setup.plan.rounds
+        beside = rounds is not None and not rounds.between
         return Cost(tuple(self._paid), training, flops, seconds, origins, tickets_make_masks=not beside)
 
 

@@ -165,8 +165,9 @@ def search(
     yield _somebody_left(dense)
     seen, making, lost = [Seen(0, 0)], list[Made](), list[Dropped]()
     while (cut := course.next(tuple(seen))) is not None:
-        trying = _Try(replace(cut, source=0) if pruner.each_from_dense else cut, ways, train, iterations, making)
-        trying.cut(rounds)
+        cut = replace(cut, source=0) if pruner.each_from_dense else cut
+        trying = _Try(cut, ways, train, iterations, rounds, making)
+        trying.cut()
         if pruner.during:
             trying.grow(is_round=pruner.during.rewinds)
         grown = pruner.during is not None and not pruner.during.rewinds
@@ -175,7 +176,7 @@ def search(
         if not grown:
             trying.train({} if course.joint else chosen, tickets=True)
         if course.joint:
-            trying.settle(tickets_are_rounds=rounds is None)
+            trying.settle()
             seen.append(trying.seen())
             if ways and is_given_up(seen[-1], course.next(tuple(seen))):
                 lost.extend(trying.give_up())
@@ -186,7 +187,7 @@ def search(
             trying.train(chosen, tickets=False)
         level = trying.level(chosen, lost)
         if not course.joint:
-            trying.settle(tickets_are_rounds=rounds is None)
+            trying.settle()
         yield _somebody_left(level)
         making, lost = [], []
         for way in ways.values():
@@ -223,21 +224,30 @@ def _dense_level(
 class _Try:
     """One cut: the masks, their tickets, and their controls."""
 
-    def __init__(self, cut: Cut, ways: dict[int, Way], train: TrainFn, iterations: Step, making: list[Made]) -> None:
-        self._cut, self._ways, self._train, self._iterations, self._making = cut, ways, train, iterations, making
+    def __init__(
+        self,
+        cut: Cut,
+        ways: dict[int, Way],
+        train: TrainFn,
+        iterations: Step,
+        rounds: Rounds | None,
+        making: list[Made],
+    ) -> None:
+        self._cut, self._ways, self._train, self._iterations = cut, ways, train, iterations
+        self._rounds, self._making = rounds, making
         # Now, for at its end nobody may be left to ask.
-        none = all(way.pruner.at_init or way.pruner.during for way in ways.values())
+        none = all(way.family.given or way.pruner.at_init or way.pruner.during for way in ways.values())
         self._cut_from = None if none else cut.source
         self._dropped: list[Dropped] = []
         self._found: dict[int, dict[str, TrainOutcome]] = {}
         self._runs: list[tuple[TrainJob, TrainOutcome]] = []
 
-    def cut(self, rounds: Rounds | None) -> None:
+    def cut(self) -> None:
         """Make the masks, and whatever is trained for them alone."""
         for way in self._ways.values():
             way.go_from(self._cut.source)
-        if rounds is not None:
-            done = advance(self._ways, self._cut, self._train, rounds)
+        if self._rounds is not None:
+            done = advance(self._ways, self._cut, self._train, self._rounds)
             self._making.extend(done.made)
             self._drop({replicate: {ROUND: run} for replicate, run in done.lost.items()})
         for way in self._ways.values():
@@ -262,7 +272,7 @@ class _Try:
         for r, way in self._ways.items():
             ticket = self._found.get(r, {}).get(TICKET)
             if tickets:
-                jobs.append(way.ticket_job(self._iterations))
+                jobs.append(way.ticket_job(self._iterations, keeps_optimizer=self._goes_on))
             elif ticket is None or ticket.result is not RunResult.FINISHED:
                 continue
             for name, control in controls.items():
@@ -274,11 +284,17 @@ class _Try:
         self._runs.append((job, run))
         self._found.setdefault(job.seed.replicate, {})[job.name] = run
 
-    def settle(self, *, tickets_are_rounds: bool) -> None:
+    @property
+    def _goes_on(self) -> bool:
+        """Whether rounds go on with the tickets' optimisers."""
+        return self._rounds is not None and self._rounds.between and self._rounds.continued
+
+    def settle(self) -> None:
         """Take out the families that lost a run, and stand where the next cut is made from."""
         self._drop(self._found)
         for r, way in self._ways.items():
-            way.after_ticket(self._cut.target, self._found[r][TICKET], is_round=tickets_are_rounds)
+            are_rounds = self._rounds is None or self._rounds.between
+            way.after_ticket(self._cut.target, self._found[r][TICKET], is_round=are_rounds)
 
     def seen(self) -> Seen:
         """Say what validation says of the tickets."""

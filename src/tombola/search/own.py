@@ -278,6 +278,8 @@ def _check_ours(method: Method, batches: Any, loss: Any) -> None:
             f"{method.strategy} changes masks while the network trains, and a loop of your own is not reached into. "
             "Use imp, one-shot, lr-rewind, finetune, obd or at-init; or tombola's own trainer, tombola find."
         )
+    if method.strategy == "transfer":
+        raise InvalidValue("transfer takes masks from a search with tombola's own trainer, to one with it. Use imp.")
     if method.strategy in BESIDE or method.strategy == "gradual-rewind" or method.round_data is not None:
         what = "round-data" if method.round_data is not None else method.strategy
         raise InvalidValue(

@@ -44,12 +44,14 @@ class Rounds:
             the ticket; otherwise they are rewound in every round.
         fraction: share of the training examples that a round sees.
         settle: ends it earlier; ``None`` never does.
+        between: only the levels that a cut passes over have rounds; where tickets are, their own runs are the rounds.
     """
 
     iterations: Step
     continued: bool = False
     fraction: float = 1.0
     settle: Settle | None = None
+    between: bool = False
 
     @property
     def keeps_optimizer(self) -> bool:
@@ -135,13 +137,13 @@ def advance(ways: Mapping[int, Way], cut: Cut, train: TrainFn, rounds: Rounds) -
         if level > cut.source:
             for way in going.values():
                 way.step(level)
-        if level > 0:
+        if level > 0 and not (rounds.between and level == cut.source):
             ended = _round(going, level, train, rounds, done)
             for replicate, run in ended.items():
                 if run.result is not RunResult.FINISHED:
                     done.lost[replicate] = run
                     del going[replicate]
-        elif rounds.settle is not None:
+        elif level == 0 and rounds.settle is not None:
             for way in going.values():
                 way.settle_dense(level + 1, rounds.settle.window, rounds.settle.threshold)
     return done

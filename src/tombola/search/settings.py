@@ -36,6 +36,7 @@ class Method:
         rounds: levels after the dense one.
         rate: fraction of the survivors pruned in a round; not together with ``density``.
         densities: of each level after the dense one, falling; in place of the three above.
+        source: folder of the finished search that ``transfer`` takes masks from.
         criterion: name, dotted path, or the function itself; ``None`` for the strategy's.
         allocation: name or dotted path; ``None`` for what suits the strategy, the criterion and the network.
         structure: what is pruned together: ``none``, ``N:M``, ``block:RxC``, ``neurons`` or ``heads``.
@@ -62,6 +63,7 @@ class Method:
     rounds: int | None = None
     rate: float | None = None
     densities: tuple[float, ...] | None = None
+    source: str | None = None
     criterion: "str | Criterion | None" = None
     allocation: str | None = None
     structure: str = "none"
@@ -130,6 +132,7 @@ class Method:
                 f"{_FIRST_LOOK}, or a number of replicates without auto."
             )
         _check_rounds(self, strategy)
+        _check_source(self)
         if self.recalibrate and self.strategy not in KEEPING and self.rewind != "lr":
             raise InvalidValue(
                 f"recalibrate takes batch norm's statistics anew where survivors keep their trained weights, and under "
@@ -207,7 +210,7 @@ class Settings(Method):
 
 
 _KINDS: Final = {
-    "text": ("strategy", "scope", "structure", "rewind", "allocation", "data", "model", "engine", "device"),
+    "text": ("strategy", "scope", "structure", "rewind", "allocation", "data", "model", "engine", "device", "source"),
     "a number": ("density", "rate", "margin", "alpha", "round_data"),
     "a whole number": (
         "rounds",
@@ -233,6 +236,7 @@ _OPTIONAL: Final = {
     "extra",
     "round_iterations",
     "round_data",
+    "source",
     "gates",
     "model",
     "workers",
@@ -299,6 +303,22 @@ def _is(kind: str, value: object) -> bool:
         return isinstance(value, tuple) and all(_is(inner, one) for one in value)
     numbers = int if kind == "a whole number" else (int, float)
     return isinstance(value, numbers) and not isinstance(value, bool)
+
+
+def _check_source(method: Method) -> None:
+    if (method.strategy == "transfer") != (method.source is not None):
+        raise InvalidValue(
+            "transfer takes the masks of a finished search: give --source FOLDER, what its --out was."
+            if method.source is None
+            else f"source is where transfer takes masks from, and the strategy is {method.strategy}. Leave it out, or "
+            "use --strategy transfer."
+        )
+    given = [name for name in ("density", "rounds", "rate", "densities", "allocation") if getattr(method, name)]
+    if method.strategy == "transfer" and (given or method.structure != "none" or method.criterion != "magnitude"):
+        raise InvalidValue(
+            "transfer takes its masks as they are, so nothing is said of how they are made: leave out density, rounds, "
+            "rate, densities, criterion, allocation and structure."
+        )
 
 
 def _check_rounds(method: Method, strategy: Strategy) -> None:

@@ -234,8 +234,8 @@ def decide(
     rounds = _rounds(method, iterations)
     if rounds is not None and rounds.settle is not None and known.about.moved:
         raise InvalidValue(
-            f"{method.criterion} needs what a whole run accumulates, and {method.strategy} looks at runs on the way. Use "
-            "magnitude, or another strategy."
+            f"{method.criterion} needs what a whole run accumulates, and {method.strategy} looks at runs on the way. "
+            "Use magnitude, or another strategy."
         )
     return Plan(scope, pruner, levels, _gates(method, levels), controls, rounds)
 
@@ -347,7 +347,7 @@ def _pruner(
         schedule=schedule,
         rewind=rewind,
         from_dense=method.strategy in ("one-shot", "one-shot-finetune", "early-bird"),
-        at_init=method.strategy == "at-init",
+        at_init=method.strategy in ("at-init", "transfer"),
         during=_during(method, known, allocation, iterations),
         structure=structure,
         compensate=None if rewind.keeps_start_values else known.compensate,

@@ -43,12 +43,14 @@ class Family:
         init: theta_0, at step 0.
         draw: gives another initialisation from another seed; ``None`` where the initialiser is not known.
         looking: the network and its data, for criteria that look at them; ``None`` where neither is known.
+        given: level -> masks that were found elsewhere; ``None`` where this search finds them.
     """
 
     seed: Seed
     init: Snapshot
     draw: Callable[[Seed], Snapshot] | None = None
     looking: Looking | None = None
+    given: Mapping[int, Masks] | None = None
 
     @property
     def replicate(self) -> int:
@@ -212,7 +214,9 @@ class Way:
     def prune(self, level: int) -> None:
         """Make this level's mask from training results alone, and what its survivors restart from."""
         pruner = self.pruner
-        if pruner.during and pruner.during.starts_dense:
+        if self.family.given is not None:
+            self.masks, source = self.family.given[level], self.family.init
+        elif pruner.during and pruner.during.starts_dense:
             self.masks, source = self.dense_masks, self.family.init
         else:
             self.masks, source = self._mask_of(level, self._to_cut())
@@ -257,14 +261,14 @@ class Way:
             self.masks = run.masks
             self.start = masked(self._unmasked, self.masks)
 
-    def ticket_job(self, iterations: int) -> TrainJob:
+    def ticket_job(self, iterations: int, *, keeps_optimizer: bool = False) -> TrainJob:
         """Give the run of a level's survivors, judged at the end."""
         return TrainJob(
             start=self.start,
             masks=self.masks,
             seed=self.family.seed,
             stop=self._stop(self.start.step, iterations),
-            with_optimizer=self.pruner.rewind.optimizer == "saved",
+            with_optimizer=keeps_optimizer or self.pruner.rewind.optimizer == "saved",
             name=TICKET,
             moved=self.pruner.moved,
         )
