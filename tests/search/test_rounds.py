@@ -461,7 +461,8 @@ def test_strategies_say_how_long_their_rounds_are() -> None:
     def rounds(**how: Any) -> Rounds | None:
         return prepare(small.settings(recipe={"iterations": 200}, **how)).plan.rounds
 
-    assert rounds() is rounds(strategy="adaptive") is rounds(strategy="gradual-rewind") is None
+    assert rounds() is rounds(strategy="gradual-rewind") is None
+    assert rounds(strategy="adaptive") == Rounds(12, continued=True, between=True)
     assert rounds(round_iterations=50) == Rounds(50)
     assert rounds(round_data=0.25) == Rounds(50, fraction=0.25)
     assert rounds(round_data=0.25, round_iterations=80) == Rounds(80, fraction=0.25)

@@ -115,6 +115,9 @@ class Followed:
 class Adaptive:
     """Few rounds of full length: big cuts first, finer as less is left and where the tickets weaken.
 
+    A big cut may be made in single levels with some training between them (``Rounds.between``): what is full in length
+    is then what each big cut begins from.
+
     The trunk goes down by the ``strides`` in turn, then one level at a time. A gate that it would pass over is cut from
     the trunk's last level, beside it. Below ``first`` a round cuts one level from there on as soon as the tickets' lead
     over the dense networks is less than half of the margin, or they are not linearly connected with the networks that

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,9 @@ def prepare(settings: Settings, splits: Splits | None = None) -> Setup:
     with torch.random.fork_rng(devices=()):
         module = build()
     plan = decide(settings, module, init.params, recipe.iterations, model, dataset.train_x[:1])
+    if settings.strategy == "adaptive" and recipe.schedule != "constant":
+        # At the rate that a falling schedule ends with, nothing would be learned between two cuts.
+        plan = replace(plan, rounds=None)
     _check_logits(module, dataset)
     check_own_values(build, module, init, other)
     macs, uncounted = models.macs(module, dataset.input_shape)

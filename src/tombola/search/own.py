@@ -221,6 +221,9 @@ def prepare(
     with torch.random.fork_rng(devices=()):
         module = factory()
     plan = decide(method, module, init.params, iterations, name_of(type(module)), one)
+    if method.strategy == "adaptive":
+        # A loop of the user's own takes no optimiser's state, and from its end on there is no rate that is known.
+        plan = replace(plan, rounds=None)
     if draw is not None:
         check_own_values(factory, module, init, draw(Seed(method.seed, 1)))
     model = name_of(type(module))

@@ -71,7 +71,9 @@ def cautions(rounds: Rounds | None, iterations: Step, sparsest: float) -> tuple[
         iterations: T.
         sparsest: density of the last level.
     """
-    if rounds is None or (rounds.settle is None and rounds.iterations >= iterations and rounds.fraction == 1):
+    if rounds is None or rounds.between:
+        return ()
+    if rounds.settle is None and rounds.iterations >= iterations and rounds.fraction == 1:
         return ()
     if rounds.continued:
         if sparsest >= _SAFE_CONTINUED:

@@ -54,6 +54,13 @@ _LEAST: Final = 10
 _FIRST: Final = 0.2
 """Density below which adaptive looks whether tickets weaken."""
 
+_STRIDES: Final = (5, 4, 3, 3)
+_STRIDES_ALONE: Final = (5, 4, 3, 2)
+"""Levels that the trunk of adaptive goes down at once, with training between two cuts and without."""
+
+_BETWEEN: Final = 0.06
+"""Length of what adaptive trains between two cuts of one round, as a fraction of T."""
+
 _CONTINUED: Final = 0.1
 """Length of a round of continued, as a fraction of T."""
 
@@ -179,9 +186,10 @@ class Setup:
         plan = self.plan
         if self.method.strategy == "adaptive":
             first = min(range(1, plan.cuts + 1), key=lambda level: abs(math.log(plan.densities[level] / _FIRST)))
-            return Adaptive(plan.cuts, plan.gates, first, self.margin)
+            strides = _STRIDES_ALONE if plan.rounds is None else _STRIDES
+            return Adaptive(plan.cuts, plan.gates, first, self.margin, strides)
         # Where the masks are made beside the tickets, those between the gates would be trained for nothing.
-        between = plan.rounds is None
+        between = plan.rounds is None or plan.rounds.between
         return Fixed(tuple(range(1, plan.cuts + 1)) if between else tuple(sorted({*plan.gates, plan.cuts})))
 
     def total_iterations(self) -> int:
@@ -193,7 +201,8 @@ class Setup:
         control = (len(plan.controls) - fresh) * ticket + fresh * T
         making = 0
         if plan.rounds is not None and not plan.pruner.each_from_dense:
-            making = (visited[-1] - 1) * plan.rounds.iterations
+            passed = visited[-1] - (len(visited) if plan.rounds.between else 1)
+            making = passed * plan.rounds.iterations
         elif plan.pruner.during is not None and plan.pruner.during.rewinds:
             making = len(visited) * T
         family = self.method.dense_runs * T + len(visited) * ticket + making + len(plan.gates) * control
@@ -273,6 +282,8 @@ def name_of(thing: object) -> str:
 
 def _rounds(method: Method, iterations: Step) -> Rounds | None:
     """Decide what is trained between two cuts, where it is not the tickets."""
+    if method.strategy == "adaptive":
+        return Rounds(max(1, round(_BETWEEN * iterations)), continued=True, between=True)
     beside = method.strategy in BESIDE
     if method.round_iterations is None and method.round_data is None and not beside:
         return None
