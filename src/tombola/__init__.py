@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from tombola.attach import attach as attach
     from tombola.attach import attached as attached
     from tombola.errors import TombolaError as TombolaError
+    from tombola.explain.report import analyze as analyze
     from tombola.search.finding import Finding as Finding
     from tombola.search.own import find as find
     from tombola.ticket import Ticket as Ticket
@@ -21,6 +22,7 @@ _PUBLIC: Final = {
     "Record": "tombola.train.record",
     "Ticket": "tombola.ticket",
     "TombolaError": "tombola.errors",
+    "analyze": "tombola.explain.report",
     "attach": "tombola.attach",
     "attached": "tombola.attach",
     "find": "tombola.search.own",

@@ -95,7 +95,7 @@ def conjecture(
     *,
     seed: Seed,
     draws: int = DRAWS,
-    evaluate: Evaluate | None = None,
+    evaluate: Evaluate | Mapping[int, Evaluate] | None = None,
     reinit_gaps: Mapping[int, float] | None = None,
     groups: Sequence[Group] = (),
     alpha: float = ALPHA,
@@ -117,7 +117,7 @@ def conjecture(
         counts: name -> how many weights of each tensor are kept at the density looked at.
         seed: of the draws of the null.
         draws: of the null, for each family.
-        evaluate: ``params -> accuracy``; without it supermasks are not measured.
+        evaluate: ``params -> accuracy``, or one for each replicate; without it supermasks are not measured.
         reinit_gaps: replicate -> accuracy of the ticket minus that of the reinitialised control, fractions.
         groups: the hidden units; with them masks of different initialisations are compared after aligning units too.
         alpha: level of each test.
@@ -128,7 +128,11 @@ def conjecture(
     """
     gaps = dict(reinit_gaps or {})
     _check(families, gaps)
-    found = {one.replicate: excesses(one, counts, seed=seed, draws=draws, evaluate=evaluate) for one in families}
+    seen = evaluate if isinstance(evaluate, Mapping) else {one.replicate: evaluate for one in families}
+    found = {
+        one.replicate: excesses(one, counts, seed=seed, draws=draws, evaluate=seen.get(one.replicate))
+        for one in families
+    }
     for replicate, gap in gaps.items():
         found[replicate]["reinit"] = Excess(gap, 0.0, gap, {})
     measurements = {

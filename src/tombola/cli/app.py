@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 def make_app() -> App:
     """Put the commands together."""
-    from tombola.cli import bench, cite, data, find, judge, store, study, ticket
+    from tombola.cli import analyze, bench, cite, data, find, judge, store, study, ticket
 
     app = App(
         name="tombola",
@@ -37,6 +37,7 @@ def make_app() -> App:
     )
     app.command(find.find, help_epilogue=find.METHODS)
     app.command(judge.judge)
+    app.command(analyze.analyze)
     app.command(study.app)
     app.command(store.app)
     app.command(ticket.app)

@@ -1,0 +1,83 @@
+"""``tombola analyze``: why a finished run came out as it did."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from tombola.cli.words import Whole, print_json
+from tombola.saying import say
+
+if TYPE_CHECKING:
+    from tombola.explain.material import Material
+
+
+def analyze(
+    run: Path,
+    /,
+    *,
+    search: Annotated[str | None, Parameter(help="Which search of a study; not needed where there is one.")] = None,
+    level: Annotated[
+        Whole | None, Parameter(help="Level to look at. [default: the certified one, else the gate nearest 20 %]")
+    ] = None,
+    draws: Annotated[Whole, Parameter(help="Draws of the null that contains no seeking, for each family.")] = 8,
+    seed: Annotated[Whole, Parameter(help="Seed of these draws.")] = 0,
+    build: Annotated[
+        str | None,
+        Parameter(help="For a loop of your own: pkg.module:function that builds the network. Its code is run."),
+    ] = None,
+    score: Annotated[
+        str | None,
+        Parameter(help="For a loop of your own: pkg.module:function that scores a network. Its code is run."),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="Folder for the numbers and the figures. [default: analysis/ in RUN]")
+    ] = None,
+    json: Annotated[
+        bool, Parameter(help="Print one JSON object on standard output and nothing else.", negative="")
+    ] = False,
+) -> None:
+    """Say why a finished run came out as it did.
+
+    RUN is the folder of `tombola find --out`, of `tombola study run --out`, or of a finding of your own loop that was
+    saved. Looks at what training did to the weights that the masks keep, each number beside the chance that contains no
+    seeking; judges the conjecture that SGD seeks out and trains a well-initialised subset; trains nothing. Writes
+    analysis.json, a CSV for every table and, with matplotlib, figures.
+
+    Args:
+        run: The folder.
+    """
+    from tombola.explain import figures
+    from tombola.explain.report import report
+    from tombola.files import check_writable, write_all
+
+    folder = out or run / "analysis"
+    check_writable(folder)
+    material = _read(run, search, build, score)
+    say(f"{material.title}: {len(material.families)} families")
+    found = report(material, level, draws=draws, seed=seed, told=lambda what: say(f"measured {what}"))
+    files = found.encoded(folder)
+    if figures.available():
+        files |= figures.encoded(found, folder)
+    else:
+        say("No figures: matplotlib is not here. Get it with pip install 'tombola[plots]'.")
+    write_all(files)
+    if json:
+        print_json(found.as_json())
+    else:
+        from tombola.cli.verdicts import console
+        from tombola.explain.shown import rendered
+
+        screen = console()
+        screen.print(rendered(found))
+        screen.print(f"\nNumbers and figures: {folder}")
+
+
+def _read(run: Path, search: str | None, build: str | None, score: str | None) -> "Material":
+    from tombola import models
+    from tombola.explain.material import read
+
+    found = {
+        name: models.importable(path, name) for name, path in (("build", build), ("score", score)) if path is not None
+    }
+    return read(run, search, **found)
