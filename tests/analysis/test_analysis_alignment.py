@@ -98,6 +98,18 @@ def test_a_permuted_copy_is_recovered_and_its_mask_with_it(which: str) -> None:
     assert all(torch.equal(itself[group.name], torch.arange(group.size)) for group in found)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_copy_is_recovered_where_the_first_layer_says_little(seed: int) -> None:
+    """Matching both sides of a unit at once would follow the large weights behind it, whose order is not known yet."""
+    net = nn.Sequential(*(nn.Linear(a, b) for a, b in ((3, 12), (12, 12), (12, 12), (12, 2))))
+    draw = rng(seed)
+    params = {n: torch.randn(p.shape, generator=draw) * 10 ** int(n[0]) for n, p in net.named_parameters()}
+    found = groups(net, "neurons", torch.zeros(1, 3))
+    copy = permuted(params, found, shuffled(found, seed))
+    order = align(params, copy, found, rng(0))
+    assert all(torch.equal(value, params[name]) for name, value in permuted(copy, found, order).items())
+
+
 def test_turns_come_from_the_generator_alone() -> None:
     _, first, found, _ = case("lenet-5")
     second = case("lenet-5", seed=1)[1]

@@ -101,6 +101,14 @@ def test_the_numbers_are_those_of_the_measurements_themselves() -> None:
         assert found[name].excess == pytest.approx(sign * (found[name].real - found[name].null))
 
 
+def test_the_null_permutes_the_two_runs_independently() -> None:
+    """Two runs that end alike share all of their masks, and their nulls do not."""
+    one = family(0, 1, runs=1, seeking=0.5)
+    found = excesses(Observed(0, one.theta_0, one.ends * 2, one.prunable), COUNTS, seed=Seed(0), draws=1)["overlap"]
+    for real, null in found.layers.values():
+        assert null < real - 0.05
+
+
 def test_more_draws_or_families_leave_the_others_as_they_are() -> None:
     families = [family(replicate, 1) for replicate in range(4)]
     fewer = conjecture(families[:3], COUNTS, seed=Seed(0), draws=2)

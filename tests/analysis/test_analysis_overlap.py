@@ -1,6 +1,7 @@
 """What two masks share: against chance within inputs, against chance at all, and over training."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -107,6 +108,9 @@ def test_it_settles_when_the_last_masks_are_alike_and_not_before() -> None:
     assert not settled([final] * 4), "four masks are no window of five"
     assert settled([other, final, final], window=2)
     assert not settled([final, other, final], window=3), "not the last against the one before alone"
+    drift = [{"w": (torch.arange(100) >= 2 * step) & (torch.arange(100) < 2 * step + 50)} for step in range(5)]
+    assert all(settled([a, b], window=2) for a, b in pairwise(drift))
+    assert not settled(drift), "each is like the one before, and the last is not like the first"
     with pytest.raises(InvalidValue, match="a window of 1 masks"):
         settled([final], window=1)
     with pytest.raises(InvalidValue, match="the threshold is 1"):

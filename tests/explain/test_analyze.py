@@ -67,6 +67,36 @@ def test_the_same_run_and_seed_give_the_same_bytes(run: Path, tmp_path: Path) ->
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
 
 
+def test_what_trains_further_is_kept_and_not_trained_twice(run: Path, tmp_path: Path) -> None:
+    """The mask of the dense run ends as its last one, at no distance; barriers and the intervention are numbers."""
+    words = ["analyze", str(run), "--draws", "1", "--also", "early,instability,intervention", "--out"]
+    assert main([*words, str(tmp_path / "first")]) == 0
+    kept = sorted(path.name for path in (run / "store" / "units").rglob("*") if path.is_file())
+    told = json.loads((tmp_path / "first" / "analysis.json").read_text())["deeper"]
+    last = told["tables"]["early"]["rows"][-1]
+    assert last[0] == 60
+    assert (last[1], last[7]) == (0.0, 1.0)
+    jaccards = [row[7] for row in told["tables"]["early"]["rows"]]
+    assert jaccards[0] < jaccards[-2] < 1
+    for name in ("instability-of-the-dense-network", "instability-of-the-subnetwork"):
+        assert all(abs(row[1]) < 1 for row in told["tables"][name]["rows"])
+    assert len(told["intervention"]["excess"]) == 3
+    assert told["intervention"]["low"] < told["intervention"]["mean"] < told["intervention"]["high"]
+    assert main([*words, str(tmp_path / "second")]) == 0
+    assert sorted(path.name for path in (run / "store" / "units").rglob("*") if path.is_file()) == kept
+    first, second = ((tmp_path / name / "analysis.json").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+def test_what_is_not_known_to_train_is_refused_before_anything_is_measured(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyze", str(run), "--also", "earlier"]) == 2
+    err = capsys.readouterr().err
+    assert "UnknownName" in err
+    assert "measured" not in err
+
+
 def build() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
 

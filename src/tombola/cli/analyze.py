@@ -1,11 +1,12 @@
 """``tombola analyze``: why a finished run came out as it did."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from tombola.cli.words import Whole, print_json
+from tombola.cli.words import Whole, names, print_json
 from tombola.saying import say
 
 if TYPE_CHECKING:
@@ -22,6 +23,14 @@ def analyze(
     ] = None,
     draws: Annotated[Whole, Parameter(help="Draws of the null that contains no seeking, for each family.")] = 8,
     seed: Annotated[Whole, Parameter(help="Seed of these draws.")] = 0,
+    also: Annotated[
+        str,
+        Parameter(
+            help="Comma list of what trains further networks: early (when the mask of the dense run is there), "
+            "instability (from which step on two data orders lead into one valley), intervention (whether the mask "
+            "follows its initial values); or none."
+        ),
+    ] = "none",
     build: Annotated[
         str | None,
         Parameter(help="For a loop of your own: pkg.module:function that builds the network. Its code is run."),
@@ -41,13 +50,15 @@ def analyze(
 
     RUN is the folder of `tombola find --out`, of `tombola study run --out`, or of a finding of your own loop that was
     saved. Looks at what training did to the weights that the masks keep, each number beside the chance that contains no
-    seeking; judges the conjecture that SGD seeks out and trains a well-initialised subset; trains nothing. Writes
-    analysis.json, a CSV for every table and, with matplotlib, figures.
+    seeking; judges the conjecture that SGD seeks out and trains a well-initialised subset. Trains nothing but what
+    --also asks for, which is kept in the run's store. Writes analysis.json, a CSV for every table and, with matplotlib,
+    figures.
 
     Args:
         run: The folder.
     """
     from tombola.explain import figures
+    from tombola.explain.deeper import NAMES, check_names, deeper
     from tombola.explain.report import report
     from tombola.files import check_writable, write_all
 
@@ -55,7 +66,13 @@ def analyze(
     check_writable(folder)
     material = _read(run, search, build, score)
     say(f"{material.title}: {len(material.families)} families")
+    wanted = names(also)
+    check_names(wanted)
     found = report(material, level, draws=draws, seed=seed, told=lambda what: say(f"measured {what}"))
+    if wanted:
+        for name in wanted:
+            say(f"training for {name}: {NAMES[name]}")
+        found = replace(found, deeper=deeper(material, wanted, found.level, seed=seed))
     files = found.encoded(folder)
     if figures.available():
         files |= figures.encoded(found, folder)

@@ -16,6 +16,7 @@ from tombola.analysis.conjecture import Conjecture, conjecture
 from tombola.analysis.excess import DRAWS
 from tombola.analysis.supermask import Evaluate
 from tombola.errors import InvalidValue
+from tombola.explain.deeper import Deeper
 from tombola.explain.material import Material, of, read
 from tombola.explain.tables import Missing, Table, tables
 from tombola.search.finding import Finding
@@ -42,6 +43,7 @@ class Report:
         missing: what was not, and why.
         conjecture: the verdict on the lottery ticket conjecture.
         seed: of the draws of the null.
+        deeper: what was trained further for; ``None`` where nothing was.
     """
 
     title: str
@@ -52,6 +54,7 @@ class Report:
     missing: tuple[Missing, ...]
     conjecture: Conjecture
     seed: int
+    deeper: Deeper | None = None
 
     @property
     def sentence(self) -> str:
@@ -71,14 +74,14 @@ class Report:
             "tables": {one.name: {**asdict(one), "rows": [list(row) for row in one.rows]} for one in self.tables},
             "missing": {one.name: one.why for one in self.missing},
             "conjecture": self.conjecture.as_json(),
+            "deeper": None if self.deeper is None else self.deeper.as_json(),
         }
 
     def encoded(self, folder: Path) -> dict[Path, bytes]:
         """Give the files of the report: one object, and a table of the numbers behind every figure."""
         text = json.dumps(self.as_json(), indent=1, allow_nan=False) + "\n"
-        return {folder / "analysis.json": text.encode()} | {
-            folder / f"{one.name}.csv": _csv(one) for one in self.tables
-        }
+        every = (*self.tables, *(() if self.deeper is None else self.deeper.tables))
+        return {folder / "analysis.json": text.encode()} | {folder / f"{one.name}.csv": _csv(one) for one in every}
 
     def __repr__(self) -> str:
         from tombola.explain.shown import as_text

@@ -22,8 +22,18 @@ def rendered(report: Report) -> RenderableType:
         f"{'family' if report.families == 1 else 'families'}; means with 95 % intervals over families"
     )
     shown = [part for table in report.tables if table.name not in _LONG for part in (_grid(table), "")]
+    if report.deeper is not None:
+        shown += [part for table in report.deeper.tables for part in (_grid(table), "")]
+    said = "" if report.deeper is None else report.deeper.sentence
     return Group(
-        head, "", *shown, *_missing(report), "", f"Conjecture: {report.conjecture.verdict.value}.", report.sentence
+        head,
+        "",
+        *shown,
+        *_missing(report),
+        "",
+        f"Conjecture: {report.conjecture.verdict.value}.",
+        report.sentence,
+        *(("", f"The experiment that intervenes: {said}") if said else ()),
     )
 
 
