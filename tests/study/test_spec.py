@@ -195,6 +195,15 @@ GOLDEN = {
     "pruning-methods smoke": "091299042040eae9",
     "pruning-methods small": "fef4d5ae721f350d",
     "pruning-methods paper": "2dfd088370f369f0",
+    "cheaper smoke": "4d40150ab5d67696",
+    "cheaper small": "409541cec29ee5aa",
+    "cheaper paper": "7b89c11611aa65d8",
+    "cheaper-fashion smoke": "bdc5407a0cd1520a",
+    "cheaper-fashion small": "1b7f7db9584272f4",
+    "cheaper-fashion paper": "3e557c1fc89e0742",
+    "cheaper-conv smoke": "4b6777cd14cf9ff3",
+    "cheaper-conv small": "4580a073ce280d7b",
+    "cheaper-conv paper": "9736af153b2394cb",
     "own": "243cd2f928a6614c",
 }
 """Keys of earlier versions: a new option with a default changes none of them."""
