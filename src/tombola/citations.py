@@ -160,6 +160,14 @@ _ENTRIES: Final[dict[str, str]] = {
   year      = {2021},
   eprint    = {2102.04010}
 }""",
+    "sreenivasan2022rare": """@inproceedings{sreenivasan2022rare,
+  title     = {Rare Gems: Finding Lottery Tickets at Initialization},
+  author    = {Sreenivasan, Kartik and Sohn, Jy-yong and Yang, Liu and Grinde, Matthew and Nagle, Alliot and
+               Wang, Hongyi and Xing, Eric and Lee, Kangwook and Papailiopoulos, Dimitris},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2022},
+  eprint    = {2202.12002}
+}""",
     "narang2017block": """@misc{narang2017block,
   title     = {Block-Sparse Recurrent Neural Networks},
   author    = {Narang, Sharan and Undersander, Eric and Diamos, Gregory},
@@ -238,6 +246,7 @@ _BY_TOPIC: Final[dict[str, tuple[str, ...]]] = {
     "obd-hutchinson-first": ("lecun1990optimal", "hutchinson1989stochastic"),
     "obs": ("hassibi1993second", "singh2020woodfisher"),
     "random": ("frankle2019lottery",),
+    "gem-miner": ("sreenivasan2022rare",),
     "at-init": ("lee2019snip", "frankle2021missing"),
     "lr-rewind": ("renda2020comparing",),
     "one-shot-finetune": ("han2015learning",),

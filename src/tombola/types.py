@@ -107,6 +107,43 @@ class Updates(Protocol):
         ...
 
 
+class ScoreRule(Protocol):
+    """How a score for every weight is learned while the weights themselves stay as they are.
+
+    The network computes with ``weight * factor(score)``. A frozen dataclass of plain values, as :class:`Updates`.
+    """
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The fields of the recipe that scores are trained with in place of the weights' own."""
+        ...
+
+    def first(self, weight: Tensor, generator: Generator, /) -> Tensor:
+        """Give the scores that a tensor starts with: its shape, float, on the CPU."""
+        ...
+
+    def factors(self, scores: Params, alive: Params, generator: Generator | None, /) -> dict[str, Tensor]:
+        """Give what the weights are multiplied by.
+
+        Args:
+            scores: name -> float tensor; gradients flow to it.
+            alive: name -> 1 where the mask keeps, 0 elsewhere, of the same shape and dtype.
+            generator: on the scores' device, for rules that draw during training; ``None`` to evaluate.
+
+        Returns:
+            name -> float tensor; zero where the mask prunes.
+        """
+        ...
+
+    def settle(self, scores: Params, /) -> None:
+        """Bring scores back into their range, in place, after a step."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Identify it: plain JSON values, equal for two that do the same."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrainJob:
     """One network to train, from a snapshot to a step, under masks.
@@ -124,6 +161,8 @@ class TrainJob:
         moved: whether ``-sum_t lr_t g_t w_t`` is accumulated for every tensor with a mask; without masks, for all.
         fraction: share of the training examples that the run sees, above 0 and up to 1; all runs of a family with one
             share see the same examples.
+        scores: trains a score for every weight of the tensors with a mask, and nothing else: the weights stay those of
+            ``start``, and in every snapshot of the run, its end among them, the scores stand in their place.
     """
 
     start: Snapshot
@@ -136,6 +175,7 @@ class TrainJob:
     updates: Updates | None = None
     moved: bool = False
     fraction: float = 1.0
+    scores: ScoreRule | None = None
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,7 @@ TAKEN = {
     "one-shot": (1.0, 1.0),
     "continued": (1 + 2 * 2 / 24, 1 + 2 * 5 / 24),
     "gradual-rewind": (1.0, 1.0),
+    "gem-miner": (1.0, 1.0),
     "at-init": (0.0, 0.0),
 }
 """What a mask at either gate takes in each family, in trainings; a round of continued is 2 iterations of 24."""

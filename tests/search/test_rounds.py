@@ -421,7 +421,18 @@ def test_known_weaknesses_of_cheap_rounds_are_said_and_none_of_full_ones() -> No
         assert "docs/cheaper.md" in caution
 
 
-ROUNDLESS = ("one-shot", "lr-rewind", "finetune", "obd", "at-init", "gradual", "gradual-rewind", "rigl", "adaptive")
+ROUNDLESS = (
+    "one-shot",
+    "lr-rewind",
+    "finetune",
+    "obd",
+    "at-init",
+    "gradual",
+    "gradual-rewind",
+    "gem-miner",
+    "rigl",
+    "adaptive",
+)
 
 
 @pytest.mark.parametrize("strategy", ROUNDLESS)
@@ -474,7 +485,7 @@ def test_strategies_say_how_long_their_rounds_are() -> None:
     assert Rounds(50).looks(200) == ()
 
 
-@pytest.mark.parametrize("strategy", ["continued", "settled", "early-bird", "gradual-rewind"])
+@pytest.mark.parametrize("strategy", ["continued", "settled", "early-bird", "gradual-rewind", "gem-miner"])
 def test_a_loop_of_ones_own_is_not_reached_into(strategy: str) -> None:
     with pytest.raises(InvalidValue, match=rf"{strategy} takes hold of a run between its first iteration and its last"):
         searched(strategy=strategy)

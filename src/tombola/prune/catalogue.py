@@ -108,6 +108,10 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
             "prune while training, along a cubic ramp; then reset the survivors and train them",
             "ours; the ramp is Zhu & Gupta's (2017), equation 1",
         ),
+        "gem-miner": Strategy(
+            "learn a score for every untrained weight and freeze the lowest at 0; then train the survivors",
+            "Sreenivasan et al. (2022), Algorithm 1",
+        ),
         "transfer": Strategy(
             "the masks of another finished search (--source), on these data from these initial values",
             "Morcos et al. (2019), section 3",

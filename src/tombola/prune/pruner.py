@@ -20,7 +20,7 @@ from tombola.prune.schedules import Schedule, ladder
 from tombola.prune.schedules import one_shot as one_shot_schedule
 from tombola.prune.select import select
 from tombola.prune.structure import Structure
-from tombola.types import Masks, Params
+from tombola.types import Masks, Params, ScoreRule
 
 
 @final
@@ -32,11 +32,13 @@ class During:
         updates: gives the changes of a run that is to end with these counts in the tensors.
         starts_dense: a run starts with all weights; otherwise with a level's mask.
         rewinds: the mask it ends with is put on the start values, and that is trained again: a ticket.
+        scores: what is trained, and pruned, are scores and not the weights; ``None`` for the weights.
     """
 
     updates: Callable[[Counts], Updates]
     starts_dense: bool
     rewinds: bool = False
+    scores: ScoreRule | None = None
 
 
 @final

@@ -21,7 +21,7 @@ from tombola.search.levels import Family
 from tombola.search.live import watching
 from tombola.search.looking import Looking
 from tombola.search.rounds import cautions
-from tombola.search.settings import BESIDE, DEFAULT_CONTROLS, Method, how_many
+from tombola.search.settings import BESIDE, DEFAULT_CONTROLS, MOVING, Method, how_many
 from tombola.search.setup import Setup, Work, check_own_values, decide, name_of
 from tombola.stats import Scale
 from tombola.train.own import EvaluateFn, OwnTrainer, TrainLoop
@@ -283,7 +283,7 @@ def _check_ours(method: Method, batches: Any, loss: Any) -> None:
         )
     if method.strategy == "transfer":
         raise InvalidValue("transfer takes masks from a search with tombola's own trainer, to one with it. Use imp.")
-    if method.strategy in BESIDE or method.strategy == "gradual-rewind" or method.round_data is not None:
+    if method.strategy in BESIDE or method.strategy in MOVING or method.round_data is not None:
         what = "round-data" if method.round_data is not None else method.strategy
         raise InvalidValue(
             f"{what} takes hold of a run between its first iteration and its last, and a loop of your own is not "

@@ -148,7 +148,12 @@ class Method:
                 f"{self.strategy} starts with a random mask and says itself what is dropped and grown; it takes no "
                 "criterion. Leave it out."
             )
-        if (strategy.grows or self.strategy == "gradual-rewind") and self.structure != "none":
+        if self.strategy == "gem-miner" and self.criterion != strategy.criterion:
+            raise InvalidValue(
+                f"gem-miner prunes by the scores that it learns; it takes no criterion, and this is "
+                f"{self.criterion!r}. Leave it out."
+            )
+        if (strategy.grows or self.strategy in MOVING) and self.structure != "none":
             raise InvalidValue(
                 f"{self.strategy} changes single weights while the network trains; it takes no structure. Use imp, "
                 "one-shot, finetune or at-init."
@@ -264,7 +269,10 @@ _FIRST_LOOK: Final = 3
 _LAST_LOOK: Final = 12
 """Families at most, where none are asked for."""
 
-AT_ONCE: Final = ("one-shot", "one-shot-finetune", "at-init", "early-bird", "gradual-rewind")
+MOVING: Final = ("gradual-rewind", "gem-miner")
+"""The strategies whose masks come of a run in which they change, and are then rewound."""
+
+AT_ONCE: Final = ("one-shot", "one-shot-finetune", "at-init", "early-bird", *MOVING)
 """The strategies that make every level's mask in one cut, or one run."""
 
 FINE_TUNING: Final = ("finetune", "one-shot-finetune", "obd")

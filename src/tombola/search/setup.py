@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, Final, cast, final
 
 import torch
@@ -20,6 +21,7 @@ from tombola.prune.counting import Counts, exact
 from tombola.prune.criteria import CRITERIA, Known
 from tombola.prune.dynamic import SET, Gradual, Updates, rigl
 from tombola.prune.evidence import Criterion
+from tombola.prune.learned import GemMiner
 from tombola.prune.pruner import During, Pruner
 from tombola.prune.rewinding import Rewind, fine_tune, rewind_learning_rate, rewind_to_init, rewind_to_step
 from tombola.prune.schedules import Schedule, at_densities, geometric, ladder
@@ -29,7 +31,7 @@ from tombola.prune.structure import named as named_structure
 from tombola.search.course import Adaptive, Course, Fixed, foreseen
 from tombola.search.levels import Family
 from tombola.search.rounds import Rounds, Settle
-from tombola.search.settings import BESIDE, DEFAULT_RATE, FINE_TUNING, Method, rewind_step
+from tombola.search.settings import BESIDE, DEFAULT_RATE, FINE_TUNING, MOVING, Method, rewind_step
 from tombola.stats import Looks, Scale, default_gates
 from tombola.train.plain import PlainTrainer
 from tombola.train.sparse import SparseTrainer
@@ -38,6 +40,12 @@ from tombola.types import Params, Snapshot, Step, TrainFn
 
 _GRADUAL: Final = (0.1, 0.7)
 """Where the ramp of gradual pruning begins and ends, as fractions of T: the rest is for the network to recover."""
+
+_FREEZING: Final = (0.0, 0.9)
+"""Where the freezing of scores begins and ends: from the start, and until there is a little left to learn."""
+
+_ALLOCATIONS: Final[Mapping[str, str]] = MappingProxyType({"set": "erk", "rigl": "erk", "gem-miner": "global"})
+"""The papers' division among the layers, where it belongs to the strategy."""
 
 _WITHIN: Final = ("magnitude", "small-final", "random", "movement-pruning")
 """The criteria that gradual pruning takes: there is no more than weights and what training accumulates."""
@@ -332,9 +340,8 @@ def _allocation(method: Method, about: About, model: str, multipliers: Mapping[s
                 "place; see tombola.testing.check_allocation."
             )
         return cast(Allocation, found)
-    random = "erk" if method.strategy in ("set", "rigl") else None
     usual = "global" if entry and entry.global_ranking else "layer-rates"
-    name = method.allocation or random or about.allocation or usual
+    name = method.allocation or _ALLOCATIONS.get(method.strategy) or about.allocation or usual
     if name not in ALLOCATIONS:
         raise UnknownName.among("allocation", name, ALLOCATIONS, "Your own is 'package.module:name'.")
     return ALLOCATIONS[name](multipliers)
@@ -370,10 +377,10 @@ def _pruner(
 
 
 def _during(method: Method, known: Known, allocation: Allocation, iterations: Step) -> During | None:
-    if not STRATEGIES[method.strategy].grows and method.strategy != "gradual-rewind":
+    if not STRATEGIES[method.strategy].grows and method.strategy not in MOVING:
         return None
     every = max(_LEAST, iterations // _UPDATES)
-    if method.strategy not in ("gradual", "gradual-rewind"):
+    if STRATEGIES[method.strategy].criterion == "random":
         changes = rigl(iterations, every=every)
         updates: Updates = changes if method.strategy == "rigl" else SET(changes.end, every)
         return During(lambda _: updates, starts_dense=False)
@@ -382,7 +389,8 @@ def _during(method: Method, known: Known, allocation: Allocation, iterations: St
             f"{method.strategy} prunes within training, where {method.criterion} has nothing to look at. Known there: "
             f"{', '.join(_WITHIN)}, or your own (which gets the weights and masks)."
         )
-    begin, end = (round(fraction * iterations) for fraction in _GRADUAL)
+    gem = method.strategy == "gem-miner"
+    begin, end = (round(fraction * iterations) for fraction in (_FREEZING if gem else _GRADUAL))
 
     def ramp(final: Counts) -> Updates:
         return Gradual(
@@ -393,9 +401,11 @@ def _during(method: Method, known: Known, allocation: Allocation, iterations: St
             end=end,
             every=every,
             min_keep=method.min_keep,
+            geometric=gem,
         )
 
-    return During(ramp, starts_dense=True, rewinds=method.strategy == "gradual-rewind")
+    scores = GemMiner() if gem else None
+    return During(ramp, starts_dense=True, rewinds=method.strategy in MOVING, scores=scores)
 
 
 def _rewind(method: Method, iterations: Step) -> Rewind:

@@ -279,7 +279,7 @@ class Way:
         shapes = {name: tuple(mask.shape) for name, mask in self.masks.items()}
         updates = self.pruner.during.updates(self.pruner.plan(shapes, level)[level])
         name = ROUND if self.pruner.during.rewinds else TICKET
-        return replace(self.ticket_job(iterations), updates=updates, name=name)
+        return replace(self.ticket_job(iterations), updates=updates, name=name, scores=self.pruner.during.scores)
 
     def control_job(self, level: int, name: str, control: Control, iterations: int) -> TrainJob:
         """Give the run of a control of this level's mask."""

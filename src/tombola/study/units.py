@@ -67,6 +67,7 @@ def describe(job: TrainJob, trained: Trained) -> dict[str, Any]:
         **({} if job.updates is None else {"updates": dict(job.updates.describe())}),
         **({"moved": True} if job.moved else {}),
         **({} if job.fraction == 1 else {"fraction": job.fraction}),
+        **({} if job.scores is None else {"scores": dict(job.scores.describe())}),
     }
 
 

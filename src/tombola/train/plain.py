@@ -1,18 +1,18 @@
 """The plain PyTorch loop: what a good researcher would write, and the reference for every other engine."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import final
+from dataclasses import dataclass, field, replace
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from tombola.data import Split
-from tombola.errors import ShapeMismatch
+from tombola.errors import InvalidValue, ShapeMismatch
 from tombola.models import state_buffers, unseen_state
 from tombola.prune.rewinding import masked
-from tombola.seeds import derive
+from tombola.seeds import derive, generator
 from tombola.train.augment import augmented
 from tombola.train.loss import mean_loss, sum_loss
 from tombola.train.optimizer import load_slots, make_optimizer, slots_of
@@ -22,7 +22,7 @@ from tombola.train.recipe import Recipe
 from tombola.train.row import Keeper, Progress, Single
 from tombola.train.run import check_order, run_one
 from tombola.train.watch import Unwatched, Watcher
-from tombola.types import Masks, Params, Seed, Snapshot, Step, TrainJob, TrainOutcome
+from tombola.types import Masks, Params, ScoreRule, Seed, Snapshot, Step, TrainJob, TrainOutcome
 
 _EVALUATION_CHUNK = 500
 
@@ -66,7 +66,7 @@ class PlainTrainer:
     ) -> TrainOutcome:
         """Train one job; ``number`` is what the watcher is told, the rest as in :func:`tombola.train.run.run_one`."""
         with undisturbed(self.device):
-            one = _Run(self, job, resumed)
+            one = _Run(self, job, resumed) if job.scores is None else _Learning(self, job, job.scores, resumed)
             return run_one(
                 one,
                 job,
@@ -78,14 +78,15 @@ class PlainTrainer:
             )
 
 
-@final
 class _Run(Single):
     """One job in progress: a row of one network."""
 
-    def __init__(self, trainer: PlainTrainer, job: TrainJob, resumed: Progress | None) -> None:
+    def __init__(
+        self, trainer: PlainTrainer, job: TrainJob, resumed: Progress | None, recipe: Recipe | None = None
+    ) -> None:
         check_order(job)
         super().__init__(job)
-        self.recipe = trainer.recipe
+        self.recipe = recipe or trainer.recipe
         self.device = torch.device(trainer.device)
         self.split = split = trainer.splits(job.seed)
         self.train_x, self.train_y = split.train_x.to(self.device), split.train_y.to(self.device)
@@ -99,6 +100,7 @@ class _Run(Single):
         start = masked(job.start, job.masks) if resumed is None else resumed.now
         load(self.model, start)
         self._take(job.masks if resumed is None or resumed.masks is None else resumed.masks)
+        self._begin(resumed)
         self.optimizer = make_optimizer(self.recipe, self.params, self.device)
         if start.optimizer is not None:
             load_slots(self.optimizer, self.params, start.optimizer)
@@ -106,6 +108,15 @@ class _Run(Single):
         self.lr_moves = self.recipe.schedule != "constant" or self.recipe.warmup > 0
         self.sums = self._sums(None if resumed is None else resumed.moved)
         self.model.train()
+
+    def _begin(self, resumed: Progress | None) -> None:
+        """Say what is trained, before there is an optimiser: here, all of it."""
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.model(x))
+
+    def _settle(self) -> None:
+        """Bring what was trained back into its range."""
 
     def iterate(self, step: Step, until: Step) -> int:  # noqa: ARG002
         # Dropout and anything else that draws is seeded by position, so that a rewound run draws what its dense run
@@ -115,7 +126,7 @@ class _Run(Single):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.lr_at(step)
         x, y = self._batch(step)
-        loss = mean_loss(self.recipe.loss, self.model(x), y)
+        loss = mean_loss(self.recipe.loss, self._logits(x), y)
         self.optimizer.zero_grad()
         loss.backward()
         pairs = [(p.grad, factor) for p, factor in zip(self.masked, self.factors, strict=True) if p.grad is not None]
@@ -127,6 +138,7 @@ class _Run(Single):
             if weight.grad is not None:
                 total.addcmul_(weight.grad, weight.detach(), value=-rate)
         self.optimizer.step()
+        self._settle()
         return 1
 
     def gradient(self, step: Step) -> Params:
@@ -168,7 +180,10 @@ class _Run(Single):
         return {name: torch.zeros_like(self.params[name].detach()) for name in self.job.masks or self.params}
 
     def evaluate(self) -> list[tuple[float, float]]:
-        return [evaluate(self.model, *self.val, self.recipe.loss)]
+        return [self._accuracy(*self.val)]
+
+    def _accuracy(self, x: Tensor, y: Tensor) -> tuple[float, float]:
+        return evaluate(self.model, x, y, self.recipe.loss)
 
     def resumes(self) -> bool:
         return self.unseen is not None and self.unseen == unseen_state(self.model)
@@ -189,7 +204,63 @@ class _Run(Single):
         )
 
     def _test(self) -> float:
-        return evaluate(self.model, self.split.test_x.to(self.device), self.split.test_y.to(self.device))[1]
+        return self._accuracy(self.split.test_x.to(self.device), self.split.test_y.to(self.device))[1]
+
+
+@final
+class _Learning(_Run):
+    """A job that trains scores: they live in the module's parameters, and the weights beside it."""
+
+    def __init__(self, trainer: PlainTrainer, job: TrainJob, rule: ScoreRule, resumed: Progress | None) -> None:
+        if job.moved:
+            raise InvalidValue(
+                f"the run {job.name!r} trains scores, and is to accumulate how weights moved: they do not move. Give "
+                "it one or the other."
+            )
+        self.rule = rule
+        # The network with its weights under their scores, for evaluation: batch norm then runs on what it has gathered.
+        self.shown = trainer.build().to(torch.device(trainer.device))
+        super().__init__(trainer, job, resumed, replace(trainer.recipe, **rule.recipe))
+
+    def _begin(self, resumed: Progress | None) -> None:
+        weights = masked(self.job.start, self.job.masks).params
+        self.scores = {name: self.params[name] for name in self.masks}
+        self.weights = {name: weights[name].to(self.device) for name in self.masks}
+        if resumed is None:
+            rng = generator(self.job.seed, "prune", "scores")
+            with torch.no_grad():
+                for (name, score), factor in zip(self.scores.items(), self.factors, strict=True):
+                    score.copy_(self.rule.first(weights[name], rng)).mul_(factor)
+        for name, param in self.params.items():
+            param.requires_grad_(name in self.scores)
+
+    def _effective(self, drawn: torch.Generator | None) -> dict[str, Tensor]:
+        alive = dict(zip(self.scores, self.factors, strict=True))
+        found = self.rule.factors(self.scores, alive, drawn)
+        return {name: self.weights[name] * factor for name, factor in found.items()}
+
+    def iterate(self, step: Step, until: Step) -> int:
+        self.drawn = torch.Generator(self.device).manual_seed(derive(self.job.seed, "dropout", "scores", step))
+        return super().iterate(step, until)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return cast(Tensor, functional_call(self.model, self._effective(self.drawn), (x,)))
+
+    def _settle(self) -> None:
+        with torch.no_grad():
+            self.rule.settle(self.scores)
+
+    def _accuracy(self, x: Tensor, y: Tensor) -> tuple[float, float]:
+        with torch.no_grad():
+            now = self.values(0)
+            load(self.shown, replace(now, params={**now.params, **self._effective(None)}))
+        return evaluate(self.shown, x, y, self.recipe.loss)
+
+    def gradient(self, step: Step) -> Params:  # noqa: ARG002
+        raise InvalidValue(
+            f"the run {self.job.name!r} trains scores, and its updates ask for the gradient of the weights. Use "
+            "updates that look at values alone, such as Gradual."
+        )
 
 
 def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: str = "cross-entropy") -> tuple[float, float]:

@@ -26,11 +26,15 @@ def check_order(job: TrainJob) -> None:
 
 
 def check_fixed(job: TrainJob, engine: str) -> None:
-    """Refuse a job whose masks change, or that accumulates something, for an engine that does neither.
+    """Refuse a job whose masks change, that trains scores or accumulates something, for an engine that does none of it.
 
     Raises:
         InvalidValue: it is such a job.
     """
+    if job.scores is not None:
+        raise InvalidValue(
+            f"the run {job.name!r} trains scores, and {engine} trains weights. Use the engine plain or sparse for it."
+        )
     if job.updates is not None or job.moved:
         what = "changes its masks during training" if job.updates is not None else "accumulates how weights moved"
         use = "plain" if job.moved else "plain or sparse"

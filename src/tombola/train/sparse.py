@@ -43,7 +43,7 @@ class SparseTrainer:
 
     What no surviving weight reads or leads to is not computed. So the data are finite (:mod:`tombola.data` refuses
     others), and units whose outputs all end in an emptied layer may overflow unnoticed; a job whose start values are
-    not finite goes to the plain trainer.
+    not finite goes to the plain trainer. So does one that trains scores.
 
     Masks may change during a run: the network is laid out anew for each change, and a gradient by pruned weights is
     computed by the module itself, densely. A job that accumulates how weights moved is not one for this engine.
@@ -88,8 +88,10 @@ class SparseTrainer:
                 f"the run {job.name!r} accumulates how weights moved, and the sparse engine does not. Use the plain "
                 "engine for it."
             )
-        if job.masks and not all(bool(value.isfinite().all()) for value in job.start.params.values()):
-            # What leads nowhere is not computed here, and a NaN in it would not be noticed where the plain loop does.
+        finite = all(bool(value.isfinite().all()) for value in job.start.params.values())
+        if job.scores is not None or (job.masks and not finite):
+            # Scores are trained through weights that stay. What leads nowhere is not computed here, and a NaN in it
+            # would not be noticed where the plain loop does.
             plain = PlainTrainer(self.build, self.splits, self.recipe, self.device, self.watcher)
             return plain.train_one(job, number, keeper=keeper, resumed=resumed)
         one = _Run(self, job, resumed)

@@ -1,4 +1,4 @@
-"""Gradual pruning: a little at a time while the network trains, most of it early."""
+"""Gradual pruning: a little at a time while the network trains, by a cubic most of it early."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +28,9 @@ class Gradual:
     t))^3` at position t, rounded to the nearest integer, halves upwards. Counts are exact and masks are nested: in the
     paper's code a pruned weight that was large when it was pruned can come back, here none does.
 
+    Along a geometric sequence instead every change prunes the same share of what is left, as the freezing of
+    Sreenivasan et al. (2022), Algorithm 1, does: :math:`N (k / N)^{(t - t_0) / (n \Delta t)}`.
+
     An allocation by score (global, LAMP) divides the sum of these counts anew at every change, so that only the total
     follows the curve.
 
@@ -42,6 +45,7 @@ class Gradual:
         initial: name and count of each tensor at the beginning; by default all of its weights.
         min_keep: keep at least this many weights in every tensor, taking them from the largest; 0 stops with an error
             where a tensor would be emptied.
+        geometric: go along a geometric sequence, and not along the cubic.
 
     Raises:
         InvalidValue: positions that are none, or an end that is not behind the beginning; counts below 0, or of other
@@ -56,6 +60,7 @@ class Gradual:
     allocation: Allocation = field(default_factory=LayerRates)
     initial: tuple[tuple[str, int], ...] | None = None
     min_keep: int = 0
+    geometric: bool = False
 
     def __post_init__(self) -> None:
         check_positions(self.every, begin=self.begin, end=self.end)
@@ -82,7 +87,7 @@ class Gradual:
         return False
 
     def planned(self, step: Step, sizes: Counts) -> dict[str, int]:
-        """Give what each tensor keeps from a position on, by Zhu & Gupta (2017), equation 1.
+        """Give what each tensor keeps from a position on, by Zhu & Gupta (2017), equation 1, or geometrically.
 
         Args:
             step: any position; before the beginning and behind the end it is as there.
@@ -94,6 +99,8 @@ class Gradual:
         Example:
             >>> [Gradual((("w", 20),), 0, 100, 50).planned(t, {"w": 100})["w"] for t in (0, 50, 100)]
             [100, 30, 20]
+            >>> [Gradual((("w", 4),), 0, 100, 50, geometric=True).planned(t, {"w": 100})["w"] for t in (0, 50, 100)]
+            [100, 20, 4]
         """
         last, first = dict(self.final), {**sizes, **dict(self.initial or ())}
         if last.keys() != sizes.keys() or any(first[name] > sizes[name] or last[name] > sizes[name] for name in last):
@@ -102,8 +109,11 @@ class Gradual:
                 "for the tensors that have masks."
             )
         position = min(max(step, self.begin), self.end)
-        to_go = (1 - Fraction(position - self.begin, self.end - self.begin)) ** 3
-        return {name: half_up(last[name] + (first[name] - last[name]) * to_go) for name in sizes}
+        gone = Fraction(position - self.begin, self.end - self.begin)
+        if self.geometric:
+            shares = {name: (last[name] / first[name]) ** float(gone) if first[name] else 0.0 for name in sizes}
+            return {name: max(last[name], half_up(Fraction(first[name] * shares[name]))) for name in sizes}
+        return {name: half_up(last[name] + (first[name] - last[name]) * (1 - gone) ** 3) for name in sizes}
 
     def update(
         self,
@@ -144,5 +154,7 @@ class Gradual:
         return select(scores, placed, generator)
 
     def describe(self) -> Mapping[str, Any]:
-        """Identify it by all of its fields."""
-        return {"updates": "gradual", **{name: identity(value) for name, value in vars(self).items()}}
+        """Identify it by its fields."""
+        # There were cubics before there was a choice; they are known without it.
+        told = {name: value for name, value in vars(self).items() if name != "geometric" or value}
+        return {"updates": "gradual", **{name: identity(value) for name, value in told.items()}}

@@ -43,6 +43,7 @@ def cheaper(size: str) -> Spec:
             "settled": search(strategy="settled"),
             "early-bird": search(strategy="early-bird", **at_once),
             "gradual-rewind": search(strategy="gradual-rewind", **at_once),
+            "gem-miner": search(strategy="gem-miner", **at_once),
             "rounds-of-a-third": search(round_iterations=round(0.3 * last)),
             "rounds-of-a-tenth": search(round_iterations=round(0.1 * last)),
             "half-of-the-data": search(round_data=0.5),
