@@ -25,7 +25,7 @@ from tombola.search.find import Silent
 from tombola.search.levels import DENSE, TICKET, Level, NobodyLeft, search
 from tombola.search.named import prepare
 from tombola.search.rounds import Rounds, Settle, cautions
-from tombola.search.settings import Method, Settings
+from tombola.search.settings import MOVING, Method, Settings
 from tombola.search.way import ROUND
 from tombola.study.families import by_family
 from tombola.types import Masks, RunResult, Snapshot, TrainJob, TrainOutcome
@@ -421,7 +421,7 @@ def test_known_weaknesses_of_cheap_rounds_are_said_and_none_of_full_ones() -> No
         assert "docs/cheaper.md" in caution
 
 
-ROUNDLESS = (
+ROUNDLESS = ("one-shot", "lr-rewind", "finetune", "obd", "at-init", "gradual", *MOVING, "rigl", "adaptive")
     "one-shot",
     "lr-rewind",
     "finetune",

@@ -145,7 +145,7 @@ def test_a_run_that_was_stopped_ends_in_the_bits_of_one_that_was_not(build: Any)
     whole = plain.train_one(asked, keeper=keeper)
     assert alike(whole, plain.train_one(asked))
     halfway = next(one for one in keeper.kept if one.now.step >= 15)
-    assert alike(whole, plain.train_one(asked, resumed=pickle.loads(pickle.dumps(halfway))))  # noqa: S301
+    assert alike(whole, plain.train_one(asked, resumed=pickle.loads(pickle.dumps(halfway))))
 
 
 def test_draws_are_by_position_and_not_taken_from_anything_else() -> None:
