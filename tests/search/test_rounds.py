@@ -422,17 +422,6 @@ def test_known_weaknesses_of_cheap_rounds_are_said_and_none_of_full_ones() -> No
 
 
 ROUNDLESS = ("one-shot", "lr-rewind", "finetune", "obd", "at-init", "gradual", *MOVING, "rigl", "adaptive")
-    "one-shot",
-    "lr-rewind",
-    "finetune",
-    "obd",
-    "at-init",
-    "gradual",
-    "gradual-rewind",
-    "gem-miner",
-    "rigl",
-    "adaptive",
-)
 
 
 @pytest.mark.parametrize("strategy", ROUNDLESS)
