@@ -35,4 +35,13 @@ setup(
         )
         for level, flags in LEVELS.items()
     ]
+    + [
+        Extension(
+            "tombola.strong.kernels._subset",
+            ["src/tombola/strong/kernels/subset.cpp"],
+            extra_compile_args=FLAGS,
+            language="c++",
+            optional=True,
+        )
+    ]
 )
