@@ -31,6 +31,15 @@ def analyze(
             "follows its initial values); or none."
         ),
     ] = "none",
+    why: Annotated[
+        str | None,
+        Parameter(
+            help="A ticket file of this network that does not win, or own for the run's own at the level: one "
+            "component after another (mask, values, signs, data order, rewinding step, learning rate) is exchanged for "
+            "a healthy one and trained, and the cause is named. Takes about 30 trainings."
+        ),
+    ] = None,
+    orders: Annotated[Whole, Parameter(help="Data orders in which --why trains each exchange, at least 3.")] = 3,
     build: Annotated[
         str | None,
         Parameter(help="For a loop of your own: pkg.module:function that builds the network. Its code is run."),
@@ -51,8 +60,8 @@ def analyze(
     RUN is the folder of `tombola find --out`, of `tombola study run --out`, or of a finding of your own loop that was
     saved. Looks at what training did to the weights that the masks keep, each number beside the chance that contains no
     seeking; judges the conjecture that SGD seeks out and trains a well-initialised subset. Trains nothing but what
-    --also asks for, which is kept in the run's store. Writes analysis.json, a CSV for every table and, with matplotlib,
-    figures.
+    --also and --why ask for, which is kept in the run's store. Writes analysis.json, a CSV for every table and, with
+    matplotlib, figures.
 
     Args:
         run: The folder.
@@ -60,6 +69,8 @@ def analyze(
     from tombola.explain import figures
     from tombola.explain.deeper import NAMES, check_names, deeper
     from tombola.explain.report import report
+    from tombola.explain.why import OWN, check_orders, own_ticket, ticket_of, trainable
+    from tombola.explain.why import why as explained
     from tombola.files import check_writable, write_all
 
     folder = out or run / "analysis"
@@ -68,11 +79,21 @@ def analyze(
     say(f"{material.title}: {len(material.families)} families")
     wanted = names(also)
     check_names(wanted)
+    patient = None
+    if why is not None:
+        # What is wrong with the call is said before anything is measured.
+        check_orders(orders)
+        trainable(material)
+        patient = None if why == OWN else ticket_of(material, Path(why))
     found = report(material, level, draws=draws, seed=seed, told=lambda what: say(f"measured {what}"))
     if wanted:
         for name in wanted:
             say(f"training for {name}: {NAMES[name]}")
         found = replace(found, deeper=deeper(material, wanted, found.level, seed=seed))
+    if why is not None:
+        patient = patient or own_ticket(material, found.level)
+        say(f"training exchanges for the ticket {patient.name}, each in {orders} data orders")
+        found = replace(found, why=explained(material, patient, orders=orders))
     files = found.encoded(folder)
     if figures.available():
         files |= figures.encoded(found, folder)

@@ -19,6 +19,7 @@ from tombola.errors import InvalidValue
 from tombola.explain.deeper import Deeper
 from tombola.explain.material import Material, of, read
 from tombola.explain.tables import Missing, Table, tables
+from tombola.explain.why import Why
 from tombola.search.finding import Finding
 from tombola.search.levels import TICKET
 from tombola.types import Seed, Snapshot
@@ -44,6 +45,7 @@ class Report:
         conjecture: the verdict on the lottery ticket conjecture.
         seed: of the draws of the null.
         deeper: what was trained further for; ``None`` where nothing was.
+        why: what is wrong with a ticket; ``None`` where that was not asked.
     """
 
     title: str
@@ -55,6 +57,7 @@ class Report:
     conjecture: Conjecture
     seed: int
     deeper: Deeper | None = None
+    why: Why | None = None
 
     @property
     def sentence(self) -> str:
@@ -75,12 +78,17 @@ class Report:
             "missing": {one.name: one.why for one in self.missing},
             "conjecture": self.conjecture.as_json(),
             "deeper": None if self.deeper is None else self.deeper.as_json(),
+            "why": None if self.why is None else self.why.as_json(),
         }
 
     def encoded(self, folder: Path) -> dict[Path, bytes]:
         """Give the files of the report: one object, and a table of the numbers behind every figure."""
         text = json.dumps(self.as_json(), indent=1, allow_nan=False) + "\n"
-        every = (*self.tables, *(() if self.deeper is None else self.deeper.tables))
+        every = (
+            *self.tables,
+            *(() if self.deeper is None else self.deeper.tables),
+            *(() if self.why is None else (self.why.checks, self.why.table)),
+        )
         return {folder / "analysis.json": text.encode()} | {folder / f"{one.name}.csv": _csv(one) for one in every}
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table as Grid
 
 from tombola.explain.report import Report
 from tombola.explain.tables import Cell, Table
+from tombola.explain.why import Why
 
 _WIDTH: Final = 160
 _LONG: Final = ("quantiles", "deciles")
@@ -24,6 +25,7 @@ def rendered(report: Report) -> RenderableType:
     shown = [part for table in report.tables if table.name not in _LONG for part in (_grid(table), "")]
     if report.deeper is not None:
         shown += [part for table in report.deeper.tables for part in (_grid(table), "")]
+    asked = () if report.why is None else _why(report.why)
     said = "" if report.deeper is None else report.deeper.sentence
     return Group(
         head,
@@ -34,6 +36,22 @@ def rendered(report: Report) -> RenderableType:
         f"Conjecture: {report.conjecture.verdict.value}.",
         report.sentence,
         *(("", f"The experiment that intervenes: {said}") if said else ()),
+        *asked,
+    )
+
+
+def _why(why: Why) -> tuple[RenderableType, ...]:
+    """Lay out what is wrong with a ticket: what is seen, what was trained, the cause, what to do."""
+    return (
+        "",
+        f"Why the ticket {why.patient} (family {why.family}, {100 * why.density:.2f} %) does not win: "
+        f"{why.dense_trainings:.3g} dense trainings",
+        _grid(why.checks),
+        "",
+        _grid(why.table),
+        "",
+        f"Cause: {why.diagnosis.sentence}",
+        f"Next: {why.remedy.sentence}",
     )
 
 
