@@ -11,6 +11,7 @@
     ├── EmptiedLayer          a cut that would leave a layer without weights
     ├── InvalidScores         NaN among the scores, or a score for a pruned weight
     ├── MissingEvidence       a criterion asked for something the caller did not give
+    ├── Unsolved              a strong ticket whose random network has no subset near enough to some weight
     ├── Diverged              no family is left: every one had a run whose loss was not finite
     ├── DataError
     │   ├── DataMissing       the data set is not on this machine
@@ -76,6 +77,10 @@ class InvalidScores(TombolaError):
 
 class MissingEvidence(TombolaError):
     """A criterion asked for something the caller did not give."""
+
+
+class Unsolved(TombolaError):
+    """A strong ticket whose random network has no subset near enough to some weight."""
 
 
 class Diverged(TombolaError):

@@ -26,6 +26,9 @@ _ROWS: Final = 1 << 12
 _AT_ONCE: Final = 1 << 16
 """Problems whose candidates are put together at once."""
 
+_SHIFT: Final = 5
+"""Candidates further down in the order, for each further attempt at a weight that no rung reaches."""
+
 _STEPS: Final = (0, 2, 4, 6, 10, 14, 18, 22)
 """What each further rung of a ladder adds to the first."""
 
@@ -103,7 +106,8 @@ class Solved:
     """Which candidates of a random layer stand for each of its weights.
 
     Attributes:
-        codes: int64 ``[groups, columns]``; bit r says that candidate ``order[group, r]`` is in the subset.
+        codes: int64 ``[groups, columns]``; bit r says that candidate ``order[group, first + r]`` is in the subset.
+        first: int64 ``[groups, columns]``; above 0 where the largest candidates gave no sum that is near enough.
         order: int64 ``[groups, N]``, the candidates of each group, largest first, those of no use last.
         effective: float64 ``[groups, columns]``, the sums.
         errors: float64 ``[groups, columns]``: how far they are from the targets.
@@ -112,6 +116,7 @@ class Solved:
     """
 
     codes: Tensor
+    first: Tensor
     order: Tensor
     effective: Tensor
     errors: Tensor
@@ -132,9 +137,9 @@ class Solved:
         """Give the masks: bool ``[groups, N, columns]``."""
         groups, columns = self.codes.shape
         found = torch.zeros(groups, self.order.shape[1], columns, dtype=torch.bool)
-        row = torch.arange(groups)
         for bit in range(min(MOST, self.order.shape[1])):
-            found[row, self.order[:, bit]] = (self.codes >> bit & 1).bool()
+            group, column = (self.codes >> bit & 1).nonzero(as_tuple=True)
+            found[group, self.order[group, self.first[group, column] + bit], column] = True
         return found
 
 
@@ -155,6 +160,7 @@ def solve(
     only candidates whose ``u`` has the sign pass anything on. The empty subset comes first, so a weight that is zero
     or within the error of it costs nothing. Then more and more candidates are tried, those of the largest ``|u|``
     first, and more only for weights that fewer do not reach: lists of too small candidates are what misses come from.
+    A weight that the last rung does not reach is tried with other candidates of the group, further down in its order.
 
     Args:
         u: float32 ``[groups, N]``, shared by the columns of a group: the first layer's weights.
@@ -186,25 +192,29 @@ def solve(
     useful = u * sign > 0
     order = torch.where(useful, u.abs(), -1.0).argsort(dim=1, descending=True, stable=True)
     many = useful.sum(1)
-    codes, effective = torch.zeros(targets.shape, dtype=torch.int64), torch.zeros_like(targets)
-    errors, tried = targets.abs(), torch.zeros(targets.shape, dtype=torch.int8)
-    for rung in rungs:
-        usable = many.clamp(max=rung)[:, None]
-        open_ = (errors > error) & (tried < usable)
+    codes, first = torch.zeros(targets.shape, dtype=torch.int64), torch.zeros(targets.shape, dtype=torch.int64)
+    effective, errors = torch.zeros_like(targets), targets.abs()
+    tried = torch.zeros(targets.shape, dtype=torch.int8)
+    last = int(many.max()) if len(many) else 0
+    attempts = [(rung, 0) for rung in rungs] + [(rungs[-1], start) for start in range(_SHIFT, last, _SHIFT)]
+    for rung, start in attempts:
+        usable = (many - start).clamp(min=0, max=rung)[:, None]
+        # Further down a list has to be whole, or it is a part of one that was tried.
+        open_ = (errors > error) & ((tried < usable) if start == 0 else (usable == rung))
         for count in sorted(set(usable[open_.any(1)].flatten().tolist())):
             groups, columns = torch.nonzero(open_ & (usable == count), as_tuple=True)
             for at in range(0, len(groups), _AT_ONCE):
                 group, column = groups[at : at + _AT_ONCE], columns[at : at + _AT_ONCE]
-                which = order[group, :count]
+                which = order[group, start : start + count]
                 products = u[group[:, None], which].double() * v[group[:, None], which, column[:, None]].double()
                 found = nearest(products, targets[group, column], threads=threads)
                 better = found.errors < errors[group, column]
-                codes[group, column] = torch.where(better, found.codes, codes[group, column])
-                effective[group, column] = torch.where(better, found.sums, effective[group, column])
-                errors[group, column] = torch.where(better, found.errors, errors[group, column])
-                tried[group, column] = count
-                told(targets.numel() - int((errors > error).sum()), targets.numel())
-    return Solved(codes, order, effective, errors, tried, error)
+                group, column = group[better], column[better]
+                codes[group, column], first[group, column] = found.codes[better], start
+                effective[group, column], errors[group, column] = found.sums[better], found.errors[better]
+            tried[groups, columns] = count
+            told(targets.numel() - int((errors > error).sum()), targets.numel())
+    return Solved(codes, first, order, effective, errors, tried, error)
 
 
 def ladder_for(error: float) -> tuple[int, ...]:

@@ -1,0 +1,252 @@
+"""What a strong ticket is certain to predict: how far its logits can be from the target's, input by input.
+
+Errors are propagated layer by layer with bounds that hold, spectral norms from above and rounding among them, so that
+an input whose margin exceeds its bound is predicted as by the target, for certain.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tombola.errors import InvalidValue
+from tombola.strong.network import StrongNetwork
+from tombola.strong.target import Layer, Target
+
+UNITS: Final = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+"""The unit roundoff of what the network is run in."""
+
+_SLACK: Final = 1 + 1e-9
+"""Beside what float64 may round in the bounds themselves."""
+
+
+def norm_above(matrix: Tensor) -> float:
+    r"""Bound a matrix's largest singular value from above.
+
+    By the eigenvalues of the smaller Gram matrix G in float64. They are those of a matrix no further from G than
+    :math:`p(n)\,2^{-53} \|G\|_2`, with :math:`p(n) \le 10 n` to spare, and forming G adds at most :math:`n\,2^{-53}
+    \|A\|_F^2`; both are added before the root is taken.
+
+    Args:
+        matrix: float64 ``[m, n]``.
+
+    Example:
+        >>> norm_above(torch.tensor([[3.0, 0.0], [0.0, -4.0]], dtype=torch.float64)) >= 4.0
+        True
+    """
+    if 0 in matrix.shape:
+        return 0.0
+    gram = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
+    trace = float(gram.diagonal().sum())
+    largest = float(torch.linalg.eigvalsh(gram)[-1])
+    slack = 11 * max(matrix.shape) * UNITS[torch.float64] * trace
+    return min(math.sqrt(max(0.0, largest) + slack), math.sqrt(trace * (1 + max(matrix.shape) * 2.0**-50)))
+
+
+@final
+@dataclass(frozen=True)
+class _Gains:
+    """What a block does to norms, all of them bounds from above.
+
+    Attributes:
+        effective: the realised layer's norm.
+        away: that of its difference from the target's.
+        target: the target's.
+        bias: how far the biases are apart, in the Euclidean norm over all positions.
+        target_bias: the norm of the target's own.
+        rounding: what rounding adds, times the norm of the layer's input.
+        rounding_bias: what it adds beside that.
+        before: what reshaping does.
+    """
+
+    effective: float
+    away: float
+    target: float
+    bias: float
+    target_bias: float
+    rounding: float
+    rounding_bias: float
+    before: float
+
+
+@final
+@dataclass(frozen=True)
+class Certificate:
+    """How far the logits of a strong ticket are from its target's, at most.
+
+    Attributes:
+        bounds: float64 ``[inputs]``, Euclidean, in the target's units.
+        margins: float64 ``[inputs]``: the target's largest logit minus its second.
+    """
+
+    bounds: Tensor
+    margins: Tensor
+
+    @property
+    def certified(self) -> Tensor:
+        """Whether the prediction is the target's for certain: bool ``[inputs]``."""
+        return self.margins > math.sqrt(2) * self.bounds
+
+    @property
+    def share(self) -> float:
+        """The share of inputs that are certified."""
+        return float(self.certified.double().mean()) if len(self.margins) else math.nan
+
+
+@final
+class Certifier:
+    """Bounds for one strong ticket and its target.
+
+    Each bound is :math:`E_l = \\|\\hat W_l\\| E_{l-1} + \\|\\hat W_l - W_l\\| \\|h_{l-1}\\| + \\|\\hat b_l - b_l\\|`
+    and what rounding adds, from :math:`E_0 = 0`, where h is what the target computes; ReLU and pooling without overlap
+    bring nothing further apart. A convolution's norm is at most the root of its kernel's size times that of the kernel
+    as a matrix. Rounding is that of sums of as many terms as the mask leaves, in whatever order.
+    """
+
+    def __init__(
+        self, network: StrongNetwork, target: Target, *, dtype: torch.dtype = torch.float64, signed: bool = False
+    ) -> None:
+        """Measure the norms.
+
+        Args:
+            network: the masked random network.
+            target: what it stands for.
+            dtype: what the network is run in. In float32 the bound is that of sums in the worst order, and large.
+            signed: inputs may be negative.
+        """
+        self.target = target
+        self._gains: list[_Gains] = []
+        scale = 1.0
+        for number, layer in enumerate(target.layers):
+            scale *= network.factors[number]
+            self._gains.append(_measure(network, number, layer, UNITS[dtype], scale, signed and number == 0))
+
+    def __call__(self, x: Tensor, *, at_once: int = 1000) -> Certificate:
+        """Bound the logits' distance for each of some inputs: float ``[inputs, ...]``."""
+        bounds, margins = [], []
+        for some in x.double().split(at_once):
+            with torch.no_grad():
+                *read, logits = self.target.activations(some)
+            error = torch.zeros(len(some), dtype=torch.float64)
+            for layer, gains, h in zip(self.target.layers, self._gains, read, strict=True):
+                positions = _positions(layer, h)
+                norm = h.flatten(1).norm(dim=1) * _SLACK
+                error = self._next(gains, error, norm, positions)
+            top = logits.topk(2, 1).values
+            bounds.append(error)
+            margins.append(top[:, 0] - top[:, 1])
+        return Certificate(torch.cat(bounds), torch.cat(margins))
+
+    def everywhere(self, norm: float, example: Tensor) -> float:
+        """Bound the logits' distance for every input up to a norm.
+
+        Every input in that ball is predicted as by the target where the target's margin exceeds sqrt(2) times this.
+        For a box of inputs give the norm of its farthest corner.
+
+        Args:
+            norm: of the largest input, Euclidean.
+            example: one input, ``[1, ...]``, for its shape.
+
+        Raises:
+            InvalidValue: the norm is not finite: an unbounded domain has no bound.
+        """
+        if not 0 <= norm < math.inf:
+            raise InvalidValue(
+                f"the inputs reach up to a norm of {norm}, and a bound needs a domain: a box such as [0, 1], or a ball."
+            )
+        with torch.no_grad():
+            read = self.target.activations(example.double())
+        error, largest = torch.zeros(1, dtype=torch.float64), norm * _SLACK
+        for layer, gains, h in zip(self.target.layers, self._gains, read, strict=False):
+            positions = _positions(layer, h)
+            largest *= gains.before
+            error = self._next(gains, error, torch.tensor([largest]).double(), positions)
+            largest = (gains.target * largest + gains.target_bias * math.sqrt(positions)) * _SLACK
+        return float(error)
+
+    def _next(self, gains: _Gains, error: Tensor, norm: Tensor, positions: int) -> Tensor:
+        error = error * gains.before
+        steady = (gains.bias + gains.rounding_bias) * math.sqrt(positions)
+        return (gains.effective * error + gains.away * norm + gains.rounding * (norm + error) + steady) * _SLACK
+
+
+def _positions(layer: Layer, h: Tensor) -> int:
+    """How many positions of a layer's output there are, each with the bias once."""
+    if not layer.convolution:
+        return 1
+    with torch.no_grad():
+        probe = torch.zeros(1, 1, *h.shape[2:], dtype=torch.float64)
+        kernel = torch.zeros(1, 1, *layer.weight.shape[2:], dtype=torch.float64)
+        shape = functional.conv2d(probe, kernel, None, layer.stride, layer.padding, layer.dilation).shape
+    return math.prod(shape[2:])
+
+
+def _measure(network: StrongNetwork, number: int, layer: Layer, unit: float, scale: float, signed: bool) -> _Gains:
+    """Measure a block; ``scale`` is the product of the factors up to it."""
+    block, factor = network.blocks[number], network.factors[number]
+    plus, sizes, terms = network.effective(number)
+    taps = torch.arange(block.outputs) * math.prod(block.kernel) + block.tap
+
+    def matrix(values: Tensor) -> Tensor:
+        """Give the part of the weights as ``[outputs, inputs times places]``."""
+        own = values[: block.inputs].reshape(block.inputs, block.outputs, -1)
+        return own.transpose(0, 1).reshape(block.outputs, -1)
+
+    wanted = layer.weight.reshape(block.outputs, -1)
+    pieces, spreads = [matrix(plus) / factor], [matrix(sizes) / factor]
+    if signed:
+        minus, further, more = network.effective(number, -1)
+        pieces.append(matrix(minus) / factor)
+        spreads.append(matrix(further) / factor)
+        terms = max(terms, more)
+    widen = math.sqrt(math.prod(block.kernel))
+    bias = torch.zeros(block.outputs, dtype=torch.float64)
+    spread = torch.zeros_like(bias)
+    if block.bias:
+        bias, spread = plus[-1, taps] / scale, sizes[-1, taps] / scale
+    true_bias = torch.zeros_like(bias) if layer.bias is None else layer.bias
+    pooled = sum(math.prod(one.size) for one in layer.before if one.kind == "average")
+    # Two roundings in each term's products, one for each further term, and those of an average before it.
+    gamma = (terms + 2 + pooled) * unit
+    gamma = gamma / (1 - gamma) if gamma < 1 else math.inf
+    return _Gains(
+        effective=widen * norm_above(torch.cat(pieces, 1)),
+        away=widen * norm_above(torch.cat([one - wanted for one in pieces], 1)),
+        target=widen * norm_above(wanted),
+        bias=float((bias - true_bias).norm()),
+        target_bias=float(true_bias.norm()),
+        rounding=gamma * widen * norm_above(torch.cat(spreads, 1)),
+        rounding_bias=gamma * float(spread.norm()),
+        before=math.prod(reshape.gain for reshape in layer.before),
+    )
+
+
+def bisect(reaches: Callable[[float], bool], *, start: float, least: float = 1e-9, steps: int = 12) -> float | None:
+    """Find the largest weight error at which something is reached, by halving on a logarithmic scale.
+
+    Args:
+        reaches: whether it is reached at an error; at every smaller one too.
+        start: the largest error of interest.
+        least: the smallest.
+        steps: halvings.
+
+    Returns:
+        The largest error that was seen to reach it; ``None`` where the smallest does not.
+
+    Example:
+        >>> round(bisect(lambda error: error < 1e-3, start=1.0, steps=20), 6)
+        0.001
+    """
+    if reaches(start):
+        return start
+    if not reaches(least):
+        return None
+    low, high = math.log(least), math.log(start)
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if reaches(math.exp(middle)) else (low, middle)
+    return math.exp(low)

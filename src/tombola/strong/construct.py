@@ -1,0 +1,297 @@
+"""A strong ticket by construction: a random network whose mask makes it a given trained one, with nothing trained.
+
+Malach et al. (2020) prove that there is one; Pensia et al. (2020) with subset sums, so that a logarithm of 1/error is
+enough, and da Cunha et al. (2022) for convolutions. What they prove to exist is found here, weight by weight.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from tombola.errors import InvalidValue, Unsolved
+from tombola.strong.bounds import candidates as typical
+from tombola.strong.network import Block, StrongNetwork, parts
+from tombola.strong.subset_sum import Solved, ladder_for, solve
+from tombola.strong.target import Layer, Target
+
+CANDIDATES: Final = (72, 96, 128, 192)
+"""Random neurons for each input, of which about half are of use: tried in order until no weight is missed."""
+
+_MOST: Final = 4096
+_REACH: Final = 0.5
+"""The largest weight after scaling: sums of products come near everything up to there."""
+
+
+@final
+@dataclass(frozen=True)
+class Fit:
+    """How near a block comes to its layer, in the target's own units.
+
+    Attributes:
+        name: of the layer.
+        weights: weights and biases.
+        solved: those that took a subset: all others are within the error of 0.
+        max_error, mean_error: over weights and biases.
+        unresolved: how many are further away than the error.
+        mean_candidates: the candidates that were looked at, over the solved ones.
+        kept: random weights kept for them.
+    """
+
+    name: str
+    weights: int
+    solved: int
+    max_error: float
+    mean_error: float
+    unresolved: int
+    mean_candidates: float
+    kept: int
+
+
+@final
+@dataclass(frozen=True)
+class Construction:
+    """A strong ticket and how it was made.
+
+    Attributes:
+        network: the masked random network.
+        target: what it stands for.
+        error: what every weight was to reach, in the target's units.
+        fits: one for each layer.
+        seconds: wall time.
+    """
+
+    network: StrongNetwork
+    target: Target
+    error: float
+    fits: tuple[Fit, ...]
+    seconds: float
+
+    @property
+    def unresolved(self) -> int:
+        """How many weights are further away than the error."""
+        return sum(one.unresolved for one in self.fits)
+
+    @property
+    def max_error(self) -> float:
+        """The largest error of a weight, in the target's units."""
+        return max(one.max_error for one in self.fits)
+
+    @property
+    def mean_error(self) -> float:
+        """The mean error of a weight, in the target's units."""
+        return sum(one.mean_error * one.weights for one in self.fits) / self.weights
+
+    @property
+    def weights(self) -> int:
+        """Count weights and biases of the target."""
+        return sum(one.weights for one in self.fits)
+
+    @property
+    def solved(self) -> int:
+        """How many took a subset sum."""
+        return sum(one.solved for one in self.fits)
+
+
+def construct(
+    target: Target,
+    *,
+    seed: int = 0,
+    error: float = 1e-3,
+    candidates: int | None = None,
+    signed: bool = False,
+    ladder: Sequence[int] | None = None,
+    threads: int = 1,
+    accept_unresolved: bool = False,
+    told: Callable[[int, int], object] = lambda done, total: None,  # noqa: ARG005
+) -> Construction:
+    """Draw a random network of twice the depth and find the mask under which it is the target.
+
+    Layers are scaled by powers of two so that no weight exceeds 1/2; ReLU passes positive factors through, so the
+    logits come out times their product.
+
+    Args:
+        target: what to stand for.
+        seed: of the random network.
+        error: of every weight and bias, in the target's units.
+        candidates: N, random neurons for each input; by default 72, and more where weights are missed.
+        signed: the input has negative entries: each weight of the first layer is then solved twice, by the neurons
+            that pass on positive inputs and by those that pass on negative ones.
+        ladder: as for :func:`~tombola.strong.subset_sum.solve`.
+        threads: that share the work.
+        accept_unresolved: give the network although weights are further away than the error; they are counted.
+        told: is given weights done and their total, now and then.
+
+    Raises:
+        InvalidValue: an error or a number of candidates out of range, or a network too large for this memory.
+        Unsolved: weights are further away than the error; says how many candidates would do.
+    """
+    if not 0 < error < math.inf:
+        raise InvalidValue(f"the error is {error}; it is a number above 0, such as 0.001.")
+    if candidates is not None and not 2 <= candidates <= _MOST:
+        raise InvalidValue(f"there are to be {candidates} candidates for each input; take 2 to {_MOST}, such as 72.")
+    began = time.perf_counter()
+    widths = CANDIDATES if candidates is None else (candidates,)
+    for width in widths:
+        network, fits = _with(width, target, seed, error, signed, ladder, threads, told)
+        if not any(one.unresolved for one in fits):
+            break
+    found = Construction(network, target, error, fits, time.perf_counter() - began)
+    if found.unresolved and not accept_unresolved:
+        raise Unsolved(
+            f"{found.unresolved} of {found.weights} weights are further than {error:g} from every subset sum that was "
+            f"looked at, the worst by {found.max_error:.3g}: {widths[-1]} candidates for each input are too few. Take "
+            f"{_enough(widths[-1], error)} (--candidates), or a larger --error."
+        )
+    return found
+
+
+def _with(
+    candidates: int,
+    target: Target,
+    seed: int,
+    error: float,
+    signed: bool,
+    ladder: Sequence[int] | None,
+    threads: int,
+    told: Callable[[int, int], object],
+) -> tuple[StrongNetwork, tuple[Fit, ...]]:
+    """Construct with so many candidates; what is not reached is counted."""
+    blocks = [Block.of(layer, candidates) for layer in target.layers]
+    _check_memory(blocks, candidates)
+    masks, fits, factors, done = list[Tensor](), list[Fit](), list[float](), 0
+    for number, (layer, block) in enumerate(zip(target.layers, blocks, strict=True)):
+        factors.append(_factor(layer, math.prod(factors)))
+        work = _Work(seed, number, layer, block, factors[-1], math.prod(factors))
+        before = done
+        mask, fit = work.solve(
+            error,
+            (1, -1) if signed and number == 0 else (1,),
+            ladder,
+            threads,
+            lambda now: told(before + now, target.weights),  # noqa: B023
+        )
+        masks.append(mask)
+        fits.append(fit)
+        done += fit.weights
+        told(done, target.weights)
+    return StrongNetwork(seed, blocks, masks, factors), tuple(fits)
+
+
+def _enough(candidates: int, error: float) -> int:
+    """Give a number of candidates that would most probably do: a third more, and room for the ladder's upper rungs."""
+    return max(math.ceil(candidates * 4 / 3), 2 * math.ceil(typical(error) + 22))
+
+
+@final
+@dataclass(frozen=True)
+class _Work:
+    """A layer to be solved: what it is multiplied by, and the product of all factors up to here."""
+
+    seed: int
+    number: int
+    layer: Layer
+    block: Block
+    factor: float
+    scale: float
+
+    def solve(
+        self,
+        error: float,
+        signs: Sequence[int],
+        ladder: Sequence[int] | None,
+        threads: int,
+        told: Callable[[int], object],
+    ) -> tuple[Tensor, Fit]:
+        block = self.block
+        mask = torch.zeros(block.groups, block.candidates, block.columns, dtype=torch.bool)
+        u = block.first(self.seed, self.number)
+        outputs = torch.arange(block.outputs) * math.prod(block.kernel) + block.tap
+        tally = _Tally()
+        weight = self.layer.weight.transpose(0, 1).reshape(block.inputs, block.columns)
+        for groups in parts(block):
+            v = block.second(self.seed, self.number, groups)
+            inputs = range(groups.start, min(groups.stop, block.inputs))
+            for sign in signs if inputs else ():
+                tolerance = error * self.factor
+                found = solve(
+                    u[inputs.start : inputs.stop],
+                    v[: len(inputs)],
+                    weight[inputs.start : inputs.stop] * self.factor,
+                    tolerance,
+                    sign=sign,
+                    ladder=ladder or ladder_for(tolerance),
+                    threads=threads,
+                    told=lambda now, _: told(tally.weights + now),
+                )
+                mask[inputs.start : inputs.stop] |= found.masks()
+                tally.add(found, self.factor, counts=sign == signs[0])
+            if block.bias and groups.stop == block.groups:
+                assert self.layer.bias is not None
+                tolerance = error * self.scale
+                found = solve(
+                    u[-1:],
+                    v[-1:, :, outputs].contiguous(),
+                    self.layer.bias[None] * self.scale,
+                    tolerance,
+                    ladder=ladder or ladder_for(tolerance),
+                    threads=threads,
+                )
+                mask[-1:, :, outputs] |= found.masks()
+                tally.add(found, self.scale, counts=True)
+        return mask, tally.fit(self.layer.name)
+
+
+class _Tally:
+    """What the parts of a layer add up to."""
+
+    def __init__(self) -> None:
+        self.weights = self.solved = self.unresolved = self.kept = self.looked = 0
+        self.worst = self.sum = 0.0
+
+    def add(self, found: Solved, factor: float, *, counts: bool) -> None:
+        """Count a part; ``counts`` is false for a second sum of the same weights."""
+        self.weights += found.errors.numel() * counts
+        self.solved += int((found.codes != 0).sum())
+        self.unresolved += found.unresolved
+        self.kept += found.kept
+        self.looked += int(found.tried[found.codes != 0].sum())
+        self.worst = max(self.worst, float(found.errors.max()) / factor)
+        self.sum += float(found.errors.sum()) / factor * (1.0 if counts else 0.0)
+
+    def fit(self, name: str) -> Fit:
+        many = max(1, self.solved)
+        return Fit(
+            name, self.weights, self.solved, self.worst, self.sum / max(1, self.weights), self.unresolved,
+            self.looked / many, self.kept,
+        )  # fmt: skip
+
+
+def _factor(layer: Layer, scale: float) -> float:
+    """Give the power of two that brings a layer's weights, and its biases, up to 1/2 and not beyond."""
+    weight = float(layer.weight.abs().max()) if layer.weight.numel() else 0.0
+    bias = 0.0 if layer.bias is None else scale * float(layer.bias.abs().max())
+    largest = max(weight, bias)
+    return 1.0 if largest == 0 else 2.0 ** math.floor(math.log2(_REACH / largest))
+
+
+def _check_memory(blocks: Sequence[Block], candidates: int) -> None:
+    """Refuse what does not fit: a byte for each bit of the largest mask, a bit of the others, and what is drawn."""
+    masks = [block.groups * block.candidates * block.columns for block in blocks]
+    needed = 10 * max(masks) + sum(masks) // 8
+    try:
+        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return
+    if needed > here:
+        fewer = int(candidates * here / needed)
+        advice = f"{fewer} candidates would fit" if fewer >= 48 else "a target of fewer weights would"
+        raise InvalidValue(
+            f"the random network needs about {needed / 2**30:.1f} GiB and there are {here / 2**30:.1f}: {advice}. A "
+            "pruned ticket as the target needs as much, for its mask is over all inputs."
+        )

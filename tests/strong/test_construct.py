@@ -1,0 +1,417 @@
+"""Construction: a masked random network that is a trained one, to the error that was asked for, on every path."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tombola import models
+from tombola.data import load as load_data
+from tombola.errors import CorruptTicket, InvalidValue, ShapeMismatch, TicketError, Unsolved
+from tombola.files import write_all
+from tombola.strong import file
+from tombola.strong.certificate import Certifier, bisect, norm_above
+from tombola.strong.construct import Construction, construct
+from tombola.strong.law import draw
+from tombola.strong.network import StrongNetwork
+from tombola.strong.target import Target, read
+from tombola.strong.verify import classes, measure, verify, worst_error
+
+
+def mlp(bias: bool = True) -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(12, 20, bias=bias), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, 9, bias=bias), nn.ReLU(),
+        nn.Linear(9, 4, bias=bias),
+    )  # fmt: skip
+
+
+def convnet() -> nn.Module:
+    torch.manual_seed(4)
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU()),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 3, (3, 2), stride=(2, 1), padding=(1, 0), dilation=1),
+        nn.ReLU(),
+        nn.AvgPool2d((1, 2)),
+        nn.Flatten(),
+        nn.Linear(6, 5, bias=False),
+    )
+
+
+def inputs(build: object, many: int = 40, *, signed: bool = False) -> Tensor:
+    rng = torch.Generator().manual_seed(9)
+    shape = (12,) if build is mlp else (2, 8, 6)
+    x = torch.rand(many, *shape, generator=rng, dtype=torch.float64)
+    return 2 * x - 1 if signed else x
+
+
+def made(build: object = mlp, **how: object) -> Construction:
+    return construct(read(build()), **{"error": 1e-3, **how})  # type: ignore[operator,arg-type]
+
+
+NETS = pytest.mark.parametrize("build", [mlp, convnet])
+SIGNS = pytest.mark.parametrize("signed", [False, True])
+
+
+@NETS
+@SIGNS
+def test_the_masked_random_network_is_the_network_of_its_effective_weights(build: object, signed: bool) -> None:
+    found = made(build, signed=signed)
+    network, target, x = found.network, found.target, inputs(build, signed=signed)
+    own, scale = [], 1.0
+    for number, layer in enumerate(target.layers):
+        block, factor = network.blocks[number], network.factors[number]
+        scale *= factor
+        sums = network.effective(number)[0]
+        if signed and number == 0:
+            # Positive and negative inputs have weights of their own, as near to each other as to the target's.
+            assert (
+                sums[: block.inputs] - network.effective(number, -1)[0][: block.inputs]
+            ).abs().max() <= 2e-3 * factor
+        weight = (sums[: block.inputs] / factor).view(block.inputs, block.outputs, *layer.weight.shape[2:])
+        taps = torch.arange(block.outputs) * math.prod(block.kernel) + block.tap
+        bias = sums[-1, taps] / scale if block.bias else None
+        own.append(replace(layer, weight=weight.transpose(0, 1), bias=bias))
+    with torch.no_grad():
+        logits = network(x) / network.scale
+        if not signed:
+            assert torch.allclose(logits, Target(tuple(own))(x), atol=1e-12)
+        assert torch.allclose(logits, target(x), atol=0.05)
+        assert torch.allclose(logits, build().double().eval()(x) * 0 + target(x), atol=0.05)  # type: ignore[operator]
+
+
+@NETS
+def test_reading_a_network_changes_nothing(build: object) -> None:
+    module = build().double().eval()  # type: ignore[operator]
+    with torch.no_grad():
+        assert torch.allclose(read(module)(inputs(build)), module(inputs(build)), atol=1e-14)
+
+
+@NETS
+@SIGNS
+def test_plain_layers_with_every_random_weight_give_the_same(build: object, signed: bool) -> None:
+    network, x = made(build, signed=signed).network, inputs(build, signed=signed)
+    plain = network.materialised()
+    with torch.no_grad():
+        assert torch.allclose(plain.double()(x), network(x), atol=1e-12)
+        assert torch.allclose(network.materialised()(x.float()), network(x.float()), atol=1e-4)
+    weights = [p for p in plain.parameters() if p.dim() > 1]
+    assert sum(int((p != 0).sum()) for p in plain.parameters()) == network.kept
+    assert sum(p.numel() for p in plain.parameters()) == network.total
+    assert all(float(p.detach().abs().max()) <= 1 for p in weights), "they are of U[-1, 1), and none was scaled"
+
+
+def test_each_weight_that_is_kept_is_the_one_that_was_drawn() -> None:
+    network = made().network
+    block, mask = network.blocks[0], network.mask(0)
+    second = torch.stack([draw(0, 0, "v", group, 72 * 20).view(72, 20) for group in range(13)])
+    plain = network.materialised()
+    back = plain[3].weight.detach().T.view(13, 72, 20)
+    assert torch.equal(back, torch.where(mask, second, 0.0))
+    assert not list(network.parameters()), "nothing is there to be trained"
+    assert {name for name, _ in network.named_buffers()} == {"mask_0", "mask_1", "mask_2"}
+    assert block.total == 13 * 72 * 12 + 13 * 72 + 13 * 72 * 20
+
+
+@NETS
+@pytest.mark.parametrize("error", [1e-2, 1e-3, 1e-5])
+def test_no_weight_is_further_than_asked_in_the_targets_own_units(build: object, error: float) -> None:
+    found = made(build, error=error)
+    assert found.unresolved == 0
+    assert found.max_error <= error
+    assert worst_error(found.network, found.target) == pytest.approx(found.max_error, rel=1e-6, abs=1e-12)
+    assert found.weights == found.target.weights
+
+
+def test_large_weights_are_scaled_by_a_power_of_two_and_keep_their_units() -> None:
+    module = mlp()
+    with torch.no_grad():
+        module[1].weight.mul_(37.0)  # type: ignore[operator,union-attr]
+        module[4].bias.add_(5.0)  # type: ignore[operator,union-attr]
+    found = construct(read(module), error=1e-3)
+    assert all(math.log2(factor).is_integer() for factor in found.network.factors)
+    assert found.max_error <= 1e-3
+    x = inputs(mlp)
+    with torch.no_grad():
+        assert torch.allclose(found.network(x) / found.network.scale, found.target(x), atol=0.2)
+
+
+def test_a_pruned_ticket_costs_its_survivors_alone() -> None:
+    module = mlp()
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for part in module:
+            if isinstance(part, nn.Linear):
+                part.weight.mul_(torch.rand(part.weight.shape, generator=rng) < 0.1)
+    whole, pruned = made(), construct(read(module), error=1e-3)
+    left = sum(int((p != 0).sum()) for p in module.parameters())
+    assert pruned.solved <= left
+    assert pruned.network.kept < 0.3 * whole.network.kept
+    gone = read(module).layers[0].weight == 0
+    assert not pruned.network.mask(0).any(1)[:12].T[gone].any(), "a zero keeps nothing"
+
+
+def test_the_same_seed_gives_the_same_mask_however_many_work_on_it() -> None:
+    one, two, other = made(threads=1), made(threads=3), made(seed=1)
+    for number in range(3):
+        assert torch.equal(one.network.mask(number), two.network.mask(number))
+        assert not torch.equal(one.network.mask(number), other.network.mask(number))
+
+
+def test_too_few_candidates_are_an_error_that_says_how_many_would_do() -> None:
+    with pytest.raises(Unsolved, match=r"of 489 weights are further than 0.001.*Take (\d+)") as raised:
+        made(candidates=12)
+    enough = int(str(raised.value).split("Take ")[1].split()[0])
+    assert made(candidates=enough).unresolved == 0
+    kept = made(candidates=12, accept_unresolved=True)
+    assert kept.unresolved > 0
+    assert kept.max_error > 1e-3
+
+
+def test_progress_reaches_the_end() -> None:
+    heard: list[tuple[int, int]] = []
+    made(told=lambda done, total: heard.append((done, total)))
+    assert heard == sorted(heard)
+    assert heard[-1] == (489, 489)
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        (nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), "'1' is a Tanh"),
+        (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), "no ReLU between '0' and '1'"),
+        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)), "'1' is a BatchNorm1d"),
+        (nn.Sequential(nn.Flatten()), "no Linear and no Conv2d"),
+        (nn.LSTM(3, 4), "'the network' is a LSTM"),
+        (nn.Sequential(nn.Conv2d(2, 2, 3, groups=2), nn.ReLU()), "has groups"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.ReLU()), "number of zeros"),
+        (nn.Sequential(nn.Conv2d(1, 2, 1, padding=1), nn.ReLU()), "pads so much"),
+        (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.MaxPool2d(2)), "after the last layer"),
+        (nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.Linear(2, 2)), "ceil_mode"),
+    ],
+)
+def test_what_has_no_copy_in_random_relu_neurons_is_named(module: nn.Module, says: str) -> None:
+    with pytest.raises(InvalidValue, match=says):
+        read(module)
+
+
+def test_a_weight_that_is_no_number_is_refused() -> None:
+    module = mlp()
+    with torch.no_grad():
+        module[4].weight[0, 0] = math.nan  # type: ignore[operator,union-attr,index]
+    with pytest.raises(InvalidValue, match=r"1 of 180 values of 4.weight are NaN"):
+        read(module)
+
+
+@pytest.mark.parametrize("how", [{"error": 0.0}, {"error": math.nan}, {"candidates": 1}, {"candidates": 10**6}])
+def test_settings_out_of_range_are_refused(how: dict[str, float]) -> None:
+    with pytest.raises(InvalidValue):
+        made(**how)
+
+
+def test_a_target_larger_than_memory_is_refused_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 30)
+    with pytest.raises(InvalidValue, match=r"GiB.*\d+ candidates would fit|GiB.*fewer weights"):
+        made()
+
+
+# Certificates
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (3, 7), (50, 50), (4, 0)])
+def test_the_norm_is_bounded_from_above_and_closely(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    true = float(torch.linalg.matrix_norm(matrix, 2)) if matrix.numel() else 0.0
+    assert true <= norm_above(matrix) <= true * (1 + 1e-6)
+
+
+@NETS
+@SIGNS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_logit_is_further_away_than_certified(build: object, signed: bool, dtype: torch.dtype) -> None:
+    for error in (1e-2, 1e-4):
+        found = made(build, error=error, signed=signed)
+        x = inputs(build, 200, signed=signed) * torch.logspace(-2, 2, 200).view(-1, *(1,) * (inputs(build).dim() - 1))
+        certifier = Certifier(found.network, found.target, dtype=dtype, signed=signed)
+        certificate = certifier(x)
+        with torch.no_grad():
+            away = (found.network(x.to(dtype)).double() / found.network.scale - found.target(x)).norm(dim=1)
+            alike = found.network(x.to(dtype)).argmax(1) == found.target(x).argmax(1)
+        assert bool((away <= certificate.bounds).all())
+        assert bool(alike[certificate.certified].all())
+        everywhere = certifier.everywhere(float(x.flatten(1).norm(dim=1).max()), x[:1])
+        assert everywhere >= float(certificate.bounds.max()) * (1 - 1e-9)
+        assert everywhere >= float(away.max())
+
+
+def test_a_certificate_is_worth_something_and_scales_with_the_error() -> None:
+    fine, coarse = made(error=1e-6), made(error=1e-3)
+    x = inputs(mlp)
+    bounds = [Certifier(one.network, one.target)(x).bounds.mean() for one in (fine, coarse)]
+    assert float(bounds[1] / bounds[0]) == pytest.approx(1000, rel=0.3)
+    assert Certifier(fine.network, fine.target)(x).share == 1.0
+
+
+def test_an_unbounded_domain_has_no_certificate() -> None:
+    found = made()
+    with pytest.raises(InvalidValue, match="needs a domain"):
+        Certifier(found.network, found.target).everywhere(math.inf, inputs(mlp)[:1])
+
+
+def test_the_largest_error_is_found_by_halving() -> None:
+    asked: list[float] = []
+
+    def reaches(error: float) -> bool:
+        asked.append(error)
+        return error <= 3e-4
+
+    assert bisect(reaches, start=1e-1, steps=16) == pytest.approx(3e-4, rel=1e-3)
+    assert len(asked) == 18
+    assert bisect(lambda _: True, start=0.1) == 0.1
+    assert bisect(lambda _: False, start=0.1) is None
+
+
+# Files
+
+
+def written(tmp_path: Path, found: Construction, *, signed: bool = False) -> Path:
+    claims = {
+        "max_error": found.max_error,
+        "effective": file.fingerprint(found.network, signed=signed),
+        "signed": signed,
+    }
+    path = tmp_path / "strong.safetensors"
+    write_all({path: file.encode(found.network, claims)})
+    return path
+
+
+@NETS
+@SIGNS
+def test_a_file_is_the_network_again_from_seed_and_mask(build: object, signed: bool, tmp_path: Path) -> None:
+    found = made(build, signed=signed)
+    path = written(tmp_path, found, signed=signed)
+    assert file.is_strong(path)
+    again = file.load(path).network
+    x = inputs(build, signed=signed)
+    with torch.no_grad():
+        assert torch.equal(again(x), found.network(x))
+    checks = verify(path, target=found.target)
+    assert [(one.name, one.ok) for one in checks] == [("file", True), ("weights", True), ("error", True)]
+    assert file.encode(again, file.load(path).claims) == path.read_bytes(), "equal arguments give equal bytes"
+
+
+def test_one_flipped_bit_is_caught_wherever_it_is(tmp_path: Path) -> None:
+    path = written(tmp_path, made())
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    broken = tmp_path / "broken.safetensors"
+    for at in rng.choice(len(data), 150, replace=False):
+        broken.write_bytes(data[:at] + bytes([data[at] ^ 1 << int(rng.integers(8))]) + data[at + 1 :])
+        checks = verify(broken)
+        assert not all(one.ok for one in checks), at
+    for size in (0, 7, 100, len(data) // 2, len(data) - 1):
+        broken.write_bytes(data[:size])
+        assert not verify(broken)[0].ok
+
+
+def test_a_mask_that_was_changed_with_its_digest_is_caught_by_its_weights(tmp_path: Path) -> None:
+    """Someone writes another mask in earnest: the effective weights are not those that were claimed."""
+    found = made()
+    mask = found.network.mask(1)
+    mask[0, 0, 0] = ~mask[0, 0, 0]
+    masks = [found.network.mask(0), mask, found.network.mask(2)]
+    other = StrongNetwork(0, found.network.blocks, masks, found.network.factors)
+    claims = {"max_error": found.max_error, "effective": file.fingerprint(found.network)}
+    path = tmp_path / "other.safetensors"
+    write_all({path: file.encode(other, claims)})
+    u = found.network.blocks[1].first(0, 1)[0, 0]
+    assert [one.ok for one in verify(path)] == [True, float(u) <= 0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": 0}, {"inputs": 1 << 40}, {"candidates": -1}, {"kernel": [1]}, {"convolution": 1}, {"relu": "yes"},
+        {"before": [{"kind": "evil", "size": [1, 1], "stride": [1, 1], "padding": [0, 0]}]}, {"padding": [9, 9]},
+        {"more": 1}, {"outputs": 21},
+    ],
+)  # fmt: skip
+def test_hostile_sizes_are_refused(change: dict[str, object], tmp_path: Path) -> None:
+    from tombola import canonical
+    from tombola.ticket import container
+
+    data = written(tmp_path, made()).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    metadata, _ = container.read_header(data[8 : 8 + length], len(data) - 8 - length, "here")
+    body = canonical.loads(metadata[file.KEY])
+    body["blocks"][0].update(change)
+    tensors = container.read_tensors(data, "here")
+    with pytest.raises(CorruptTicket):
+        file.decode(container.write(tensors, file.KEY, canonical.dumps(body)), "here")
+
+
+def test_another_law_and_no_strong_ticket_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    path.write_bytes(b"nothing")
+    assert not file.is_strong(path)
+    assert not file.is_strong(tmp_path / "absent")
+    with pytest.raises(TicketError):
+        file.load(path)
+    found = made()
+    data = file.encode(found.network, {}).replace(b"uniform-1", b"uniform-2")
+    with pytest.raises(TicketError, match="law uniform-2"):
+        file.decode(data, "here")
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    found = made().network
+    with pytest.raises(ShapeMismatch, match="the mask of block 0"):
+        StrongNetwork(0, found.blocks, [found.mask(1), found.mask(1), found.mask(2)], found.factors)
+    with pytest.raises(InvalidValue, match="another network"):
+        worst_error(
+            found, read(nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 4)))
+        )
+
+
+def test_sizes_are_told_beside_the_plain_network() -> None:
+    found = made()
+    told = file.sizes(found.network, found.target.weights)
+    assert told["mask"] == found.network.total / 8
+    assert told["mask_entropy"] < told["mask_second"] < told["mask"]
+    assert told["network"] == 4 * 489
+
+
+def test_the_law_is_the_same_everywhere() -> None:
+    """Golden: the first numbers of a stream, as multiples of 2^-23."""
+    assert [round(float(value) * 2**23) for value in draw(0, 0, "v", 0, 4)] == GOLDEN
+    many = draw(5, 1, "u", 2, 200_001)
+    assert many.dtype is torch.float32
+    assert float(many.mean()) == pytest.approx(0, abs=0.01)
+    assert float(many.var()) == pytest.approx(1 / 3, rel=0.01)
+    assert -1 <= float(many.min()) < -0.9999
+    assert 0.9999 < float(many.max()) < 1
+
+
+GOLDEN = [7846082, -3150543, 5744031, 1724500]
+
+
+def test_a_digits_network_is_measured_as_it_is() -> None:
+    dataset = load_data("digits")
+    torch.manual_seed(0)
+    module = models.build("lenet-300-100", dataset.input_shape, dataset.classes)
+    found = construct(read(module), error=1e-6)
+    measured = measure(found.network, found.target, dataset.train_x[:300], dataset.train_y[:300])
+    assert measured.agreement == 1.0
+    assert measured.accuracy == measured.target_accuracy
+    assert 0 < measured.furthest < 0.05
+    assert 0 < measured.certified <= 1
+    predicted, logits = classes(found.network, dataset.train_x[:300])
+    assert torch.equal(predicted, measured.predictions)
+    assert logits.shape == (300, 10)
+    with pytest.raises(InvalidValue, match="NaN"):
+        measure(found.network, found.target, dataset.train_x[:3] * math.nan, dataset.train_y[:3])
