@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 def make_app() -> App:
     """Put the commands together."""
-    from tombola.cli import analyze, bench, cite, data, find, judge, store, study, ticket
+    from tombola.cli import analyze, bench, cite, data, find, judge, store, strong, study, ticket
 
     app = App(
         name="tombola",
@@ -39,6 +39,7 @@ def make_app() -> App:
     app.command(judge.judge)
     app.command(analyze.analyze)
     app.command(study.app)
+    app.command(strong.app)
     app.command(store.app)
     app.command(ticket.app)
     app.command(data.app)

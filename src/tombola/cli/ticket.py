@@ -1,6 +1,6 @@
 """``tombola ticket``: look at a ticket file, check it, compare two, train one, and take its network elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,12 +9,13 @@ from cyclopts import App, Parameter
 
 from tombola.cli.words import print_json
 from tombola.errors import InvalidValue, UnknownName
+from tombola.saying import say
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tombola.prune.masks import Overlap
-    from tombola.ticket import Ticket
+    from tombola.ticket import Check, Ticket
     from tombola.ticket.replay import Factory
 
 app = App(name="ticket", help="Look at a ticket file, check it, compare two, train one, export its network.")
@@ -44,6 +45,11 @@ def show(
     from tombola import ticket
     from tombola.prune.masks import kept as kept_of
     from tombola.prune.masks import per_layer
+    from tombola.strong.file import is_strong
+
+    if is_strong(path):
+        _show_strong(path, json)
+        return
 
     found = _load(path, model)
     seed_only = ticket.stored(path).seed_only
@@ -95,6 +101,24 @@ def show(
     screen.print(f"digest: {found.digest}")
 
 
+def _show_strong(path: Path, json: bool) -> None:
+    from tombola.strong import file
+
+    found = file.load(path)
+    claims = {name: value for name, value in found.claims.items() if name != "layers"}
+    network = found.network
+    about = {"digest": found.digest, "kept": network.kept, "total": network.total, "seed": network.seed}
+    if json:
+        print_json({**about, "strong": True, "claims": dict(found.claims)})
+        return
+    print(
+        f"A strong ticket: {network.kept:,} of {network.total:,} random weights of seed {network.seed}, none trained."
+    )
+    for name, value in claims.items():
+        print(f"{name.replace('_', ' ')}: {_plain(value)}")
+    print(f"digest: {found.digest}")
+
+
 @app.command
 def verify(
     path: Path,
@@ -109,7 +133,16 @@ def verify(
     model: Annotated[
         str | None, Parameter(help="The network, pkg.module:factory, if it is your own and has to be built.")
     ] = None,
-    data: Annotated[str | None, Parameter(help="With --retrain: see `tombola ticket train`.")] = None,
+    data: Annotated[
+        str | None,
+        Parameter(help="With --retrain: see `tombola ticket train`. Of a strong ticket: the data it was measured on."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        Parameter(
+            help="Of a strong ticket: the trained network it stands for, as `tombola strong construct` takes it."
+        ),
+    ] = None,
     device: Annotated[str | None, Parameter(help="With --retrain: cpu, cuda or cuda:N. [default: its own]")] = None,
     json: Annotated[bool, Parameter(help="Print one JSON object and nothing else.", negative="")] = False,
 ) -> int:
@@ -121,9 +154,20 @@ def verify(
     --retrain the initial values are drawn from the seed, and the ticket is trained in isolation: the reported accuracy
     must come out exactly with the same versions and CPU capability, and within one test example elsewhere.
 
+    Of a strong ticket the random network is drawn again from the seed and masked; its weights must be those that were
+    made, bit for bit, and on the data, where they are here, its predictions and accuracy those reported.
+
     Args:
         path: The ticket file.
     """
+    from tombola.strong.file import is_strong
+
+    if is_strong(path):
+        if retrain or any(option is not None for option in (parent, model, device)):
+            raise InvalidValue("a strong ticket is not trained and has no parent; give --data or --target, or nothing.")
+        return _verify_strong(path, data, target, json)
+    if target is not None:
+        raise InvalidValue("--target is what a strong ticket stands for, and this is none. Leave it out.")
     if not retrain and any(option is not None for option in (data, device)):
         raise InvalidValue("--data and --device say how to retrain. Add --retrain, or leave them out.")
     from tombola import ticket
@@ -141,6 +185,33 @@ def verify(
 
         checks = (*checks, *isolate(_load(path, model), model=model, data=data, device=device).checks())
         ok = all(check.ok for check in checks)
+    return _told(path, checks, json)
+
+
+def _verify_strong(path: Path, data: str | None, target: str | None, json: bool) -> int:
+    from tombola.cli.trained import open_trained
+    from tombola.data import load
+    from tombola.errors import DataMissing, TicketError
+    from tombola.strong import file
+    from tombola.strong.verify import verify as verify_strong
+
+    dataset = None if data is None else load(data)
+    try:
+        known = file.load(path).claims.get("data")
+        # A published name is no code; a dotted path would be, and a file is not trusted to name any.
+        if dataset is None and isinstance(known, str) and ":" not in known:
+            dataset = load(known)
+    except (TicketError, DataMissing):
+        pass  # what is wrong with the file is said below; without the data less is checked
+    found = None if target is None else open_trained(target)[0]
+    checks = verify_strong(path, dataset=dataset, target=found)
+    if dataset is None:
+        say("The data are not here, so predictions and accuracy are not checked. Add --data.")
+    return _told(path, checks, json)
+
+
+def _told(path: Path, checks: "Sequence[Check]", json: bool) -> int:
+    ok = all(check.ok for check in checks)
     if json:
         print_json({"ok": ok, "checks": [vars(check) for check in checks]})
     else:

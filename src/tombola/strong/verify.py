@@ -151,7 +151,7 @@ def _errors(network: StrongNetwork, target: Target, claims: Any) -> Check:
     except InvalidValue as error:
         return Check("error", False, str(error))
     claimed = claims.get("max_error")
-    ok = isinstance(claimed, float) and worst <= claimed * (1 + 1e-9)
+    ok = isinstance(claimed, int | float) and worst <= claimed * (1 + 1e-9)
     return Check("error", ok, f"no weight is further than {worst:.6g} from the target's, reported was {claimed}")
 
 
@@ -173,6 +173,6 @@ def _predictions(ticket: StrongTicket, dataset: Dataset) -> list[Check]:
     for name, value, key in (("agreement", agreement, "agreement"), ("accuracy", accuracy, "ticket_accuracy")):
         claimed = claims.get(key)
         # One example may fall the other way where another processor adds in another order.
-        ok = isinstance(claimed, float) and abs(value - claimed) <= 1.000001 / len(wanted)
+        ok = isinstance(claimed, int | float) and abs(value - claimed) <= 1.000001 / len(wanted)
         checks.append(Check(name, ok, f"{100 * value:.2f} % of {len(wanted):,} examples, reported was {claimed}"))
     return checks
