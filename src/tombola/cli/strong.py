@@ -12,6 +12,7 @@ from tombola.saying import say
 
 if TYPE_CHECKING:
     from tombola.strong.making import Made
+    from tombola.train.watch import Watcher
 
 app = App(name="strong", help="Subnetworks of random networks that do the job without any training.")
 
@@ -98,6 +99,123 @@ def construct(
         print_json(made.as_json(path))
     else:
         _print(made, path)
+
+
+@app.command(name="edge-popup")
+def edge_popup(
+    *,
+    data: Annotated[str, Parameter(help="What to learn on.")] = "digits",
+    model: Annotated[
+        str | None, Parameter(help="A name, or pkg.module:factory, whose code is run. [default: the data's]")
+    ] = None,
+    rule: Annotated[
+        str,
+        Parameter(
+            help="edge-popup: the share of largest score is in, Ramanujan et al. (2020), equation 3; or supermask: "
+            "each weight is in with a learned probability, Zhou et al. (2019), section 5."
+        ),
+    ] = "edge-popup",
+    density: Annotated[float, Parameter(help="Of edge-popup: the share of the weights that is in (kept).")] = 0.5,
+    scope: Annotated[
+        str, Parameter(help="Of edge-popup: the share of each layer, or of all together: global.")
+    ] = "layer",
+    rescale: Annotated[bool, Parameter(help="Of supermask: dynamic weight rescaling, its section 5.1.")] = True,
+    init: Annotated[
+        str, Parameter(help="Weights: signed-constant or kaiming-normal, scaled for the share that is in.")
+    ] = "signed-constant",
+    iterations: Annotated[Whole, Parameter(help="Of the training of the scores.")] = 2_000,
+    batch_size: Annotated[Whole, Parameter(help="Examples in an iteration.")] = 128,
+    lr: Annotated[float | None, Parameter(help="Of the scores. [default: 0.1; of supermask 0.1 by Adam]")] = None,
+    replicates: Annotated[Whole, Parameter(help="Random networks.")] = 1,
+    seed: Annotated[Whole, Parameter(help="Of everything random.")] = 0,
+    workers: Annotated[Whole | None, Parameter(help="Parallel processes. [default: one per core]")] = None,
+    out: Annotated[Path, Parameter(help="Folder for the subnetwork and its numbers.")] = Path("strong"),
+    json: _Json = False,
+) -> None:
+    """Learn which weights of a random network to keep; no weight is ever trained.
+
+    Trains a score for every weight through the masked network and leaves the weights as they were drawn, bit for bit.
+    Writes ticket.safetensors (of the network with the best validation: masks and random weights) and result.json.
+    """
+    from functools import partial
+
+    from tombola.cli.verdicts import console
+    from tombola.data import load
+    from tombola.errors import UnknownName
+    from tombola.files import check_writable, write_all
+    from tombola.prune.learned import Popup, Supermask
+    from tombola.search.find import Silent
+    from tombola.search.named import builder
+    from tombola.strong import edge_popup as popup
+    from tombola.train.engines import trainer
+    from tombola.train.presets import default_model
+    from tombola.train.recipe import Recipe
+    from tombola.train.source import Splits
+    from tombola.types import Seed
+
+    if rule not in ("edge-popup", "supermask"):
+        raise UnknownName.among("rule", rule, ("edge-popup", "supermask"))
+    if replicates < 1:
+        raise InvalidValue(f"replicates is {replicates}; there is at least one random network.")
+    rate = {} if lr is None else {"lr": lr}
+    scores = Popup(density, scope, **rate) if rule == "edge-popup" else Supermask(rescale, **rate)
+    check_writable(out)
+    splits = Splits(partial(load, data))
+    name = model or default_model(splits.dataset.name)
+    build = builder(name, splits.dataset)
+    recipe = Recipe(iterations=iterations, batch_size=batch_size, eval_every=max(1, iterations // 20))
+    say(f"{name} on {splits.dataset.name}, {rule}: {replicates} random networks, {iterations:,} iterations of scores")
+    found = popup.learn(
+        build,
+        trainer("plain", build, splits, recipe, "cpu", workers or _cores(), _Heard(Silent())),
+        [Seed(seed, replicate) for replicate in range(replicates)],
+        scores,
+        iterations,
+        init=init,
+        share=density if rule == "edge-popup" else 1.0 if rescale else 0.5,
+    )
+    told = {"data": splits.dataset.name, "data_fingerprint": splits.dataset.fingerprint, "model": name}
+    result = {**told, "seed": seed, "recipe": dict(recipe.as_json()), **popup.summary(found, scores, init)}
+    best = max(found, key=lambda one: one.run.curve.accuracy[-1])
+    ticket = best.ticket(
+        {**told, "seed": seed, "replicate": best.seed.replicate, "strategy": rule, "score_rule": result["rule"],
+         "init": init, "verdict_sentence": "not judged: no weight of it was trained"}
+    )  # fmt: skip
+    path = out / "ticket.safetensors"
+    from tombola import canonical
+    from tombola import ticket as tickets
+
+    result["ticket"] = str(path)
+    write_all({path: tickets.encode(ticket), out / "result.json": (canonical.dumps(result) + "\n").encode()})
+    if json:
+        print_json(result)
+        return
+    screen = console()
+    spread = (
+        "" if result["low"] is None else f" (95 % interval {100 * result['low']:.2f} to {100 * result['high']:.2f})"
+    )
+    total = sum(mask.numel() for mask in found[0].masks.values())
+    screen.print(
+        f"Without training a weight: test accuracy {100 * result['mean']:.2f} %{spread}, n = {replicates}; "
+        f"{100 * found[0].density:.2f} % of {total:,} random weights are in."
+    )
+    screen.print(f"The weights are those that were drawn: digest {best.digest[:16]} before and after.")
+    screen.print(f"The subnetwork, masks and random weights: {path}")
+
+
+class _Heard:
+    """Says what validation sees, a line for each look at the first network."""
+
+    def __init__(self, inner: "Watcher") -> None:
+        self.inner = inner
+
+    def stop(self) -> bool:
+        return self.inner.stop()
+
+    def evaluated(self, number: int, step: int, loss: float, accuracy: float) -> None:
+        self.inner.evaluated(number, step, loss, accuracy)
+        if number == 0:
+            say(f"iteration {step:,}: validation accuracy {100 * accuracy:.2f} %")
 
 
 @app.command

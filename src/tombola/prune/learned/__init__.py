@@ -4,5 +4,7 @@ May import tensors and the rest of this science; who trains them is not its busi
 """
 
 from tombola.prune.learned.gem import GemMiner
+from tombola.prune.learned.popup import Popup
+from tombola.prune.learned.supermask import Supermask
 
-__all__ = ["GemMiner"]
+__all__ = ["GemMiner", "Popup", "Supermask"]

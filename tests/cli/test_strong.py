@@ -1,0 +1,148 @@
+"""``tombola strong``, and ``tombola ticket`` on what it writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tombola.cli.app import WRONG_CALL, main
+
+KEYS = {
+    "weights", "unresolved", "seconds", "max_error", "mean_error", "kept", "total", "agreement", "certified",
+    "target_accuracy", "ticket_accuracy", "ticket",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small search on the digits."""
+    folder = tmp_path_factory.mktemp("run")
+    words = "find --rounds 2 --rate 0.5 --replicates 1 --dense-runs 1 --iterations 200 --controls none --workers 1"
+    assert main([*words.split(), "--out", str(folder)]) == 0
+    return folder
+
+
+def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_run_becomes_a_strong_ticket_that_verifies(
+    run: Path, dense: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = told(
+        ["strong", "construct", str(run), "--out", str(tmp_path), *(["--dense"] if dense else []), "--threads", "1"],
+        capsys,
+    )
+    assert found.keys() >= KEYS
+    assert found["unresolved"] == 0
+    assert found["max_error"] <= 1e-3  # type: ignore[operator]
+    assert found["agreement"] >= 0.99  # type: ignore[operator]
+    assert found["certified"] > 0  # type: ignore[operator]
+    assert found["weights"] == 50_610
+    assert (found["solved"] < 20_000) is not dense  # type: ignore[operator]
+    assert json.loads((tmp_path / "result.json").read_text()).keys() == found.keys()
+    path = str(tmp_path / "strong.safetensors")
+    checks = told(["ticket", "verify", path], capsys)
+    assert checks["ok"] is True
+    assert [one["name"] for one in checks["checks"]] == ["file", "weights", "agreement", "accuracy"]  # type: ignore[index,attr-defined]
+    if not dense:
+        assert "error" in str(told(["ticket", "verify", path, "--target", str(run)], capsys))
+    assert told(["ticket", "show", path], capsys)["kept"] == found["kept"]
+
+
+def test_a_flipped_bit_fails_the_check(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["strong", "construct", str(run), "--error", "0.01", "--out", str(tmp_path)]) == 0
+    path = tmp_path / "strong.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    assert main(["ticket", "verify", str(path)]) == 1
+    assert "nobody has altered" in capsys.readouterr().out
+
+
+def test_a_goal_takes_the_place_of_the_error(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(["strong", "construct", str(run), "--certified", "0.9", "--out", str(tmp_path)], capsys)
+    assert found["certified"] >= 0.9  # type: ignore[operator]
+    assert 1e-7 < found["error"] < 0.1  # type: ignore[operator]
+
+
+def own() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+
+
+def smooth() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 3))
+
+
+def test_a_module_of_ones_own_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(["strong", "construct", f"{__name__}:own", "--out", str(tmp_path)], capsys)
+    assert found["agreement"] is found["certified"] is found["domain"] is None
+    assert found["signed"] is True, "nobody says that its inputs are not negative"
+    assert told(["ticket", "verify", str(tmp_path / "strong.safetensors")], capsys)["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([f"{__name__}:smooth"], "is a GELU"),
+        ([f"{__name__}:own", "--error", "0"], "a number above 0"),
+        ([f"{__name__}:own", "--error", "0.1", "--certified", "0.5"], "Give one of them"),
+        ([f"{__name__}:own", "--agreement", "0.5"], "Add --data"),
+        ([f"{__name__}:own", "--agreement", "1.5"], "a share above 0"),
+        ([f"{__name__}:own", "--candidates", "4"], "candidates for each input are too few"),
+        ([f"{__name__}:own", "--candidates", "1"], "take 2 to"),
+        ([f"{__name__}:own", "--data", "digits"], "does not take examples of shape"),
+        ([f"{__name__}:nobody"], "nobody"),
+        (["/nowhere/at/all"], "is not here"),
+    ],
+)
+def test_a_wrong_call_says_what_is_wrong(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["strong", "construct", *words, "--out", str(tmp_path / "out")]) == WRONG_CALL
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists(), "nothing half-written"
+
+
+def test_edge_popup_learns_a_mask_and_writes_a_ticket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "strong",
+        "edge-popup",
+        "--iterations",
+        "120",
+        "--replicates",
+        "2",
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    found = told(words, capsys)
+    assert len(found["test_accuracy"]) == 2  # type: ignore[arg-type]
+    assert found["mean"] > 0.8  # type: ignore[operator]
+    assert found["density"] == [0.5, 0.5]
+    assert told(["ticket", "verify", str(tmp_path / "ticket.safetensors")], capsys)["ok"] is True
+    for bad, says in (
+        ("--density 0", "above 0"),
+        ("--rule x", "no rule"),
+        ("--init x", "no init"),
+        ("--replicates 0", "one"),
+    ):
+        assert main(["strong", "edge-popup", *bad.split(), "--out", str(tmp_path / "bad")]) == WRONG_CALL
+        assert says in capsys.readouterr().err
+
+
+def test_bounds_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(["strong", "bounds"], capsys)
+    assert list(found["candidates"]) == ["malach", "orseau", "lueker", "median"]  # type: ignore[call-overload]
+    assert main(["strong", "bounds"]) == 0
+    assert "Pensia" in capsys.readouterr().out
+    for words in (["--error", "0"], ["--failure", "2"], ["--weight", "1"]):
+        assert main(["strong", "bounds", *words]) == WRONG_CALL
