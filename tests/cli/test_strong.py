@@ -146,3 +146,32 @@ def test_bounds_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Pensia" in capsys.readouterr().out
     for words in (["--error", "0"], ["--failure", "2"], ["--weight", "1"]):
         assert main(["strong", "bounds", *words]) == WRONG_CALL
+
+
+def test_law_and_width_write_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    law = ["strong", "law", "--counts", "8,10", "--lists", "200", "--threads", "1", "--out", str(tmp_path / "law")]
+    found = told(law, capsys)
+    assert len(found["rows"]) == 10  # type: ignore[arg-type]
+    assert json.loads((tmp_path / "law" / "law.json").read_text()) == found
+    assert len((tmp_path / "law" / "law.csv").read_text().splitlines()) == 11
+    width = [
+        "strong",
+        "width",
+        "--factors",
+        "0.1,0.2",
+        "--iterations",
+        "30",
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path / "w"),
+    ]
+    assert len(told(width, capsys)["rows"]) == 2  # type: ignore[arg-type]
+    for words in (
+        ["law", "--counts", "8.5,10"],
+        ["law", "--counts", "x"],
+        ["width", "--factors", "0"],
+        ["width", "--factors", ","],
+    ):
+        assert main(["strong", *words, "--out", str(tmp_path / "bad")]) == WRONG_CALL
+        assert not (tmp_path / "bad").exists()

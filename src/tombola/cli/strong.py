@@ -257,6 +257,129 @@ def bounds(
     console().print(table)
 
 
+@app.command
+def law(
+    *,
+    counts: Annotated[str, Parameter(help="Comma list of the numbers of candidates.")] = "10,12,14,16,18,20,22,24",
+    lists: Annotated[Whole, Parameter(help="Lists of candidates for each number.")] = 20_000,
+    seed: Annotated[Whole, Parameter(help="Of the lists.")] = 0,
+    threads: Annotated[Whole | None, Parameter(help="That share the work. [default: one per core]")] = None,
+    out: Annotated[Path, Parameter(help="Folder for the numbers and the figure.")] = Path("strong-law"),
+    json: _Json = False,
+) -> None:
+    """Measure how the error of a subset sum falls with its candidates, beside the law.
+
+    Solves random problems at five targets and fits the candidates needed against log2(1/error). Writes law.json,
+    law.csv and, with matplotlib, law.svg.
+    """
+    from dataclasses import asdict
+
+    from tombola import canonical
+    from tombola.files import check_writable, write_all
+    from tombola.strong import figures
+    from tombola.strong.measuring import measured_law
+
+    check_writable(out)
+    found = measured_law(_wholes(counts), lists=lists, seed=seed, threads=threads or _cores(), told=say)
+    rows = [asdict(one) for one in found.rows]
+    told = {
+        "slope": found.slope, "law_slope": found.law_slope, "furthest": found.furthest, "seed": seed,
+        "rows": rows,
+    }  # fmt: skip
+    heads = list(rows[0])
+    lines = [",".join(heads), *(",".join(str(row[name]) for name in heads) for row in rows)]
+    files = {
+        out / "law.json": (canonical.dumps(told) + "\n").encode(),
+        out / "law.csv": ("\n".join(lines) + "\n").encode(),
+    }
+    if figures.available():
+        files[out / "law.svg"] = figures.law(found)
+    else:
+        say("No figure: matplotlib is not here. Get it with pip install 'tombola[plots]'.")
+    write_all(files)
+    if json:
+        print_json(told)
+        return
+    from tombola.cli.verdicts import console
+
+    console().print(
+        f"Candidates needed rise by {found.slope:.3f} for every halving of the error, by the law "
+        f"{found.law_slope:.3f}. No median error is further from the law than by a factor of {found.furthest:.2f}. "
+        f"Numbers: {out}"
+    )
+
+
+@app.command
+def width(
+    *,
+    data: Annotated[str, Parameter(help="What to learn on.")] = "digits",
+    factors: Annotated[
+        str, Parameter(help="Comma list: what LeNet-300-100's widths are multiplied by.")
+    ] = "0.25,0.5,1,2",
+    density: Annotated[float, Parameter(help="The share of the weights that is in (kept).")] = 0.5,
+    iterations: Annotated[Whole, Parameter(help="Of the training of the scores.")] = 2_000,
+    batch_size: Annotated[Whole, Parameter(help="Examples in an iteration.")] = 128,
+    replicates: Annotated[Whole, Parameter(help="Random networks of each width.")] = 1,
+    seed: Annotated[Whole, Parameter(help="Of everything random.")] = 0,
+    workers: Annotated[Whole | None, Parameter(help="Parallel processes. [default: one per core]")] = None,
+    out: Annotated[Path, Parameter(help="Folder for the numbers and the figure.")] = Path("strong-width"),
+    json: _Json = False,
+) -> None:
+    """Measure how good learned masks are in wider and wider random networks.
+
+    Edge-popup on LeNet-300-100 at several widths. Writes width.json and, with matplotlib, width.svg.
+    """
+    from dataclasses import asdict
+    from functools import partial
+
+    from tombola import canonical
+    from tombola.cli.words import numbers
+    from tombola.data import load
+    from tombola.files import check_writable, write_all
+    from tombola.search.find import Silent
+    from tombola.strong import figures
+    from tombola.strong.measuring import measured_widths
+    from tombola.train.engines import trainer
+    from tombola.train.recipe import Recipe
+    from tombola.train.source import Splits
+
+    check_writable(out)
+    splits = Splits(partial(load, data))
+    recipe = Recipe(iterations=iterations, batch_size=batch_size, eval_every=max(1, iterations // 4))
+    found = measured_widths(
+        numbers(factors, "--factors"),
+        splits.dataset,
+        lambda build: trainer("plain", build, splits, recipe, "cpu", workers or _cores(), Silent()),
+        iterations,
+        density=density,
+        replicates=replicates,
+        seed=seed,
+        told=say,
+    )
+    told = {"data": splits.dataset.name, "density": density, "iterations": iterations, "seed": seed,
+            "rows": [asdict(one) for one in found]}  # fmt: skip
+    files = {out / "width.json": (canonical.dumps(told) + "\n").encode()}
+    if figures.available():
+        files[out / "width.svg"] = figures.width(found)
+    write_all(files)
+    if json:
+        print_json(told)
+        return
+    for one in found:
+        mean = 100 * sum(one.accuracy) / len(one.accuracy)
+        print(f"{one.hidden[0]}-{one.hidden[1]}: {one.weights:,} random weights, test accuracy {mean:.2f} %")
+    print(f"Numbers: {out}")
+
+
+def _wholes(text: str) -> tuple[int, ...]:
+    from tombola.cli.words import numbers
+
+    found = numbers(text, "--counts")
+    if any(value != int(value) for value in found):
+        raise InvalidValue(f"--counts is {text!r}; numbers of candidates are whole.")
+    return tuple(map(int, found))
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

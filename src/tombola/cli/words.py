@@ -1,6 +1,7 @@
 """Small readers and printers shared by the commands."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
@@ -83,3 +84,18 @@ def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
     json.dump(value, sys.stdout, indent=1, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def numbers(text: str, flag: str) -> tuple[float, ...]:
+    """Read a comma list of numbers.
+
+    Raises:
+        InvalidValue: a part that is no finite number, or no part at all.
+    """
+    try:
+        found = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = ()
+    if not found or not all(math.isfinite(value) for value in found):
+        raise InvalidValue(f"{flag} is {text!r}, no list of numbers. Write them with commas: 1,2.")
+    return found
