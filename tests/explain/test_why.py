@@ -10,7 +10,7 @@ import torch
 
 import tombola
 from tombola.cli import main
-from tombola.errors import InvalidValue
+from tombola.errors import EmptiedLayer, InvalidValue
 from tombola.explain.checkup import checkup
 from tombola.explain.diagnosis import Arm, Cause, Diagnosis, diagnose
 from tombola.explain.exchanges import filled, with_signs
@@ -269,6 +269,15 @@ def test_a_ticket_of_part_of_the_network_and_a_loop_of_ones_own_are_refused(run:
         own_ticket(material, 9)
     with pytest.raises(InvalidValue, match="loop of your own"):
         own_ticket(replace(material, setup=None), 1)
+
+
+def test_an_emptied_layer_is_the_cause_without_training(run: Path, tmp_path: Path) -> None:
+    one = read(run).families[0]
+    masks = {name: mask.clone() for name, mask in one.masks[1].items()}
+    masks["fc2.weight"][:] = False
+    save(Ticket(one.theta_0, masks), tmp_path / "empty.safetensors")
+    with pytest.raises(EmptiedLayer, match=r"none of the 30000 weights of 'fc2.weight'.*the mask is to blame"):
+        ticket_of(read(run), tmp_path / "empty.safetensors")
 
 
 def test_the_keys_are_those_of_their_document() -> None:

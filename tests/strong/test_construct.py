@@ -168,6 +168,8 @@ def test_too_few_candidates_are_an_error_that_says_how_many_would_do() -> None:
         made(candidates=12)
     enough = int(str(raised.value).split("Take ")[1].split()[0])
     assert made(candidates=enough).unresolved == 0
+    with pytest.raises(Unsolved, match="Take --error 2e-08"):
+        made(error=1e-12)
     kept = made(candidates=12, accept_unresolved=True)
     assert kept.unresolved > 0
     assert kept.max_error > 1e-3

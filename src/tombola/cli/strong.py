@@ -90,7 +90,7 @@ def construct(
         agreement=agreement,
         certified=certified,
         candidates=candidates,
-        threads=threads or _cores(),
+        threads=_shared(threads),
         told=say,
     )
     path = out / "strong.safetensors"
@@ -167,7 +167,7 @@ def edge_popup(
     say(f"{name} on {splits.dataset.name}, {rule}: {replicates} random networks, {iterations:,} iterations of scores")
     found = popup.learn(
         build,
-        trainer("plain", build, splits, recipe, "cpu", workers or _cores(), _Heard(Silent())),
+        trainer("plain", build, splits, recipe, "cpu", _shared(workers), _Heard(Silent())),
         [Seed(seed, replicate) for replicate in range(replicates)],
         scores,
         iterations,
@@ -230,6 +230,8 @@ def bounds(
     """Say how many random candidates each weight needs, by the theorems and by what is seen."""
     from tombola.strong import bounds as law
 
+    if weights < 1:
+        raise InvalidValue(f"the network has {weights} weights; it has at least one.")
     found = {
         "malach": law.malach(weight, error, weights, failure),
         "orseau": law.orseau(error, failure, weights),
@@ -280,7 +282,7 @@ def law(
     from tombola.strong.measuring import measured_law
 
     check_writable(out)
-    found = measured_law(_wholes(counts), lists=lists, seed=seed, threads=threads or _cores(), told=say)
+    found = measured_law(_wholes(counts), lists=lists, seed=seed, threads=_shared(threads), told=say)
     rows = [asdict(one) for one in found.rows]
     told = {
         "slope": found.slope, "law_slope": found.law_slope, "furthest": found.furthest, "seed": seed,
@@ -349,7 +351,7 @@ def width(
     found = measured_widths(
         numbers(factors, "--factors"),
         splits.dataset,
-        lambda build: trainer("plain", build, splits, recipe, "cpu", workers or _cores(), Silent()),
+        lambda build: trainer("plain", build, splits, recipe, "cpu", _shared(workers), Silent()),
         iterations,
         density=density,
         replicates=replicates,
@@ -380,7 +382,12 @@ def _wholes(text: str) -> tuple[int, ...]:
     return tuple(map(int, found))
 
 
-def _cores() -> int:
+def _shared(asked: int | None) -> int:
+    """Give how many share the work: as asked, or one for each core."""
+    if asked is not None:
+        if asked < 1:
+            raise InvalidValue(f"{asked} are to share the work; at least one does it. Leave it out for one per core.")
+        return asked
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from tombola import ticket as tickets
-from tombola.errors import InvalidValue, ShapeMismatch
+from tombola.errors import EmptiedLayer, InvalidValue, ShapeMismatch
 from tombola.explain.checkup import checkup
 from tombola.explain.diagnosis import Arm, Diagnosis, diagnose
 from tombola.explain.exchanges import DENSE, PATIENT, REFERENCE, Patient, Trial, start_of
@@ -36,7 +36,7 @@ from tombola.explain.material import Material
 from tombola.explain.remedy import Remedy, remedy
 from tombola.explain.tables import Table
 from tombola.models.state import state_buffers
-from tombola.prune.masks import density
+from tombola.prune.masks import counts, density
 from tombola.search.setup import Setup
 from tombola.stats.paired import MIN_REPLICATES
 
@@ -207,6 +207,7 @@ def ticket_of(material: Material, path: Path) -> Patient:
 
     Raises:
         TicketError, ShapeMismatch: no ticket, a damaged one, or one of another network or scope.
+        EmptiedLayer: its mask keeps nothing of a tensor.
         InvalidValue: as :func:`trainable`.
     """
     setup = trainable(material)
@@ -218,6 +219,13 @@ def ticket_of(material: Material, path: Path) -> Patient:
             f"the masks of {path} are over {', '.join(sorted(masks))}, and in this run "
             f"{', '.join(setup.plan.scope.prunable)} are pruned. Set it against a run of its own network and scope."
         )
+    for name, count in counts(masks).items():
+        if count == 0:
+            raise EmptiedLayer(
+                f"the mask of {path} keeps none of the {masks[name].numel()} weights of {name!r}: nothing passes, "
+                "whatever it starts from, so the mask is to blame and nothing needs to be trained to see it. Make it "
+                "anew with a minimum in every layer: --min-keep 1."
+            )
     about, replicates = found.provenance, [one.replicate for one in material.families]
     named = about.get("replicate") if about.get("seed") == setup.method.seed else None
     return Patient(

@@ -17,13 +17,16 @@ from torch import Tensor
 from tombola.errors import InvalidValue, Unsolved
 from tombola.strong.bounds import candidates as typical
 from tombola.strong.network import Block, StrongNetwork, parts
-from tombola.strong.subset_sum import Solved, ladder_for, solve
+from tombola.strong.subset_sum import MOST, Solved, ladder_for, solve
 from tombola.strong.target import Layer, Target
 
 CANDIDATES: Final = (72, 96, 128, 192)
 """Random neurons for each input, of which about half are of use: tried in order until no weight is missed."""
 
 _MOST: Final = 4096
+_FINEST: Final = 1e-8
+"""The error that lists of the most candidates reach, but for few lists, at weights up to 1/2."""
+
 _REACH: Final = 0.5
 """The largest weight after scaling: sums of products come near everything up to there."""
 
@@ -145,10 +148,22 @@ def construct(
     if found.unresolved and not accept_unresolved:
         raise Unsolved(
             f"{found.unresolved} of {found.weights} weights are further than {error:g} from every subset sum that was "
-            f"looked at, the worst by {found.max_error:.3g}: {widths[-1]} candidates for each input are too few. Take "
-            f"{_enough(widths[-1], error)} (--candidates), or a larger --error."
+            f"looked at, the worst by {found.max_error:.3g}: {_advice(network, widths[-1], error)}"
         )
     return found
+
+
+def _advice(network: StrongNetwork, candidates: int, error: float) -> str:
+    """Say what would most probably do: a larger error where it is below what can be had, else more candidates."""
+    finest = min(network.factors)
+    if error * finest < _FINEST:
+        return (
+            f"{MOST} candidates at a time come to about {_FINEST / finest:.1g} for weights of this size, whatever "
+            f"their number. Take --error {_FINEST / finest:.1g}."
+        )
+    least = max(candidates * 4 / 3, 2 * (typical(error * finest) + 22))
+    enough = next((width for width in CANDIDATES if width >= least), math.ceil(least))
+    return f"{candidates} candidates for each input are too few. Take {enough} (--candidates), or a larger --error."
 
 
 def _with(
@@ -181,11 +196,6 @@ def _with(
         done += fit.weights
         told(done, target.weights)
     return StrongNetwork(seed, blocks, masks, factors), tuple(fits)
-
-
-def _enough(candidates: int, error: float) -> int:
-    """Give a number of candidates that would most probably do: a third more, and room for the ladder's upper rungs."""
-    return max(math.ceil(candidates * 4 / 3), 2 * math.ceil(typical(error) + 22))
 
 
 @final
