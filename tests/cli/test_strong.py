@@ -40,6 +40,8 @@ def test_a_run_becomes_a_strong_ticket_that_verifies(
         capsys,
     )
     assert found.keys() >= KEYS
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+    assert not [key for key in (*found, *found["layers"][0], *found["sizes"]) if f"`{key}`" not in page]  # type: ignore[index,misc,call-overload]
     assert found["unresolved"] == 0
     assert found["max_error"] <= 1e-3  # type: ignore[operator]
     assert found["agreement"] >= 0.99  # type: ignore[operator]

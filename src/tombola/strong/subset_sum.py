@@ -21,7 +21,8 @@ MOST: Final = 30
 """Candidates in one problem at most: 2^15 sums a side, and a median error near 1e-9."""
 
 _ROWS: Final = 1 << 12
-"""Problems that a thread solves in one call."""
+_ELEMENTS: Final = 1 << 20
+"""Problems that a thread solves in one call, and their sums a side."""
 
 _AT_ONCE: Final = 1 << 16
 """Problems whose candidates are put together at once."""
@@ -85,18 +86,24 @@ def nearest(candidates: Tensor, targets: Tensor, *, threads: int = 1) -> Nearest
             "with every second one. Choose among them, such as the largest."
         )
     bits = max(1, count - count // 2)
-    items, aims = _fixed(candidates, targets, bits)
-    if candidates.device.type == "cpu" and library.available():
-        codes = torch.empty(len(targets), dtype=torch.int64)
+    if candidates.device.type != "cpu" or not library.available():
+        return _decoded(candidates, targets, reference.nearest(*_fixed(candidates, targets, bits), bits))
 
-        def work(part: slice) -> None:
-            library.nearest(items[part], aims[part], bits, codes[part])
+    def work(part: slice) -> Nearest:
+        items, aims = _fixed(candidates[part], targets[part], bits)
+        codes = torch.empty(len(aims), dtype=torch.int64)
+        library.nearest(items, aims, bits, codes)
+        return _decoded(candidates[part], targets[part], codes)
 
-        for _ in _spread(work, [slice(at, at + _ROWS) for at in range(0, len(targets), _ROWS)], threads):
-            pass
-    else:
-        codes = reference.nearest(items, aims, bits)
-    sums = (candidates * _members(codes, count)).sum(1)
+    # Some hundredths of a second each, so that every thread has a part to the end.
+    rows = min(_ROWS, max(16, _ELEMENTS >> bits))
+    parts = [slice(at, at + rows) for at in range(0, len(targets), rows)] or [slice(0, 0)]
+    found = list(_spread(work, parts, threads))
+    return Nearest(*(torch.cat([getattr(one, name) for one in found]) for name in ("codes", "sums", "errors")))
+
+
+def _decoded(candidates: Tensor, targets: Tensor, codes: Tensor) -> Nearest:
+    sums = (candidates * _members(codes, candidates.shape[1])).sum(1)
     return Nearest(codes, sums, (sums - targets).abs())
 
 
@@ -228,7 +235,7 @@ def ladder_for(error: float) -> tuple[int, ...]:
     return tuple(sorted({MOST, *(min(MOST, first + step) for step in _STEPS)}))
 
 
-def _spread(work: Callable[[slice], None], parts: Sequence[slice], threads: int) -> Iterator[None]:
+def _spread(work: Callable[[slice], Nearest], parts: Sequence[slice], threads: int) -> Iterator[Nearest]:
     if threads <= 1 or len(parts) <= 1:
         yield from map(work, parts)
         return
