@@ -40,9 +40,8 @@ def main() -> None:
     found = made.as_json()
     print(f"{found['solved']:,} weights found as sums of random products in {found['seconds']:.2f} s")
     print(f"{found['kept']:,} of {found['total']:,} random weights are kept, and none was trained")
-    print(
-        f"{100 * found['agreement']:.2f} % of the predictions are the same; {100 * found['certified']:.2f} % for certain"
-    )
+    agree, certified = (100 * found[name] for name in ("agreement", "certified"))
+    print(f"{agree:.2f} % of the predictions are the same; {certified:.2f} % for certain")
 
     path = arguments.out / "strong.safetensors"
     write_all({path: made.encoded()})
