@@ -18,7 +18,7 @@ from tombola.strong.certificate import Certifier, bisect, norm_above
 from tombola.strong.construct import Construction, construct
 from tombola.strong.law import draw
 from tombola.strong.network import StrongNetwork
-from tombola.strong.target import Target, read
+from tombola.strong.target import Reshape, Target, read
 from tombola.strong.verify import classes, measure, verify, worst_error
 
 
@@ -249,6 +249,21 @@ def test_no_logit_is_further_away_than_certified(build: object, signed: bool, dt
         everywhere = certifier.everywhere(float(x.flatten(1).norm(dim=1).max()), x[:1])
         assert everywhere >= float(certificate.bounds.max()) * (1 - 1e-9)
         assert everywhere >= float(away.max())
+
+
+@pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 0), (2, 3, 0)])
+def test_pooling_brings_inputs_no_further_apart_than_its_gain(kind: str, size: int, stride: int, padding: int) -> None:
+    pool = Reshape(kind, (size, size), (stride, stride), (padding, padding))
+    rng = torch.Generator().manual_seed(2)
+    x, y = torch.randn(2, 300, 1, 9, 9, generator=rng, dtype=torch.float64)
+    # One pixel alone is what overlapping windows repeat most, and a constant what averages keep best.
+    y[:100] = x[:100]
+    y[:100, :, 4, 4] += 5.0
+    y[100:200] = x[100:200] + 1.0
+    ratio = (pool(x) - pool(y)).flatten(1).norm(dim=1) / (x - y).flatten(1).norm(dim=1)
+    assert float(ratio.max()) <= pool.gain * (1 + 1e-12)
+    assert float(ratio.max()) > 0.3 * pool.gain
 
 
 def test_a_certificate_is_worth_something_and_scales_with_the_error() -> None:
