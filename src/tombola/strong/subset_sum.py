@@ -210,8 +210,9 @@ def solve(
         open_ = (errors > error) & ((tried < usable) if start == 0 else (usable == rung))
         for count in sorted(set(usable[open_.any(1)].flatten().tolist())):
             groups, columns = torch.nonzero(open_ & (usable == count), as_tuple=True)
-            for at in range(0, len(groups), _AT_ONCE):
-                group, column = groups[at : at + _AT_ONCE], columns[at : at + _AT_ONCE]
+            at_once = max(512, min(_AT_ONCE, 1 << (34 - count)))
+            for at in range(0, len(groups), at_once):
+                group, column = groups[at : at + at_once], columns[at : at + at_once]
                 which = order[group, start : start + count]
                 products = u[group[:, None], which].double() * v[group[:, None], which, column[:, None]].double()
                 found = nearest(products, targets[group, column], threads=threads)
@@ -219,8 +220,8 @@ def solve(
                 group, column = group[better], column[better]
                 codes[group, column], first[group, column] = found.codes[better], start
                 effective[group, column], errors[group, column] = found.sums[better], found.errors[better]
+                told(targets.numel() - int((errors > error).sum()), targets.numel())
             tried[groups, columns] = count
-            told(targets.numel() - int((errors > error).sum()), targets.numel())
     return Solved(codes, first, order, effective, errors, tried, error)
 
 
