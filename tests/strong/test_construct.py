@@ -266,6 +266,16 @@ def test_pooling_brings_inputs_no_further_apart_than_its_gain(kind: str, size: i
     assert float(ratio.max()) > 0.3 * pool.gain
 
 
+def test_a_certificate_for_float32_covers_what_rounding_does() -> None:
+    """Weights so near that float32 is what is left: the bound for float64 does not hold there, and its own does."""
+    found, x = construct(read(mlp(bias=False)), error=1e-8), inputs(mlp, 200)
+    with torch.no_grad():
+        away = (found.network(x.float()).double() / found.network.scale - found.target(x)).norm(dim=1)
+    exact, rounded = (Certifier(found.network, found.target, dtype=one)(x) for one in (torch.float64, torch.float32))
+    assert bool((away <= rounded.bounds).all())
+    assert bool((away > exact.bounds).any())
+
+
 def test_a_certificate_is_worth_something_and_scales_with_the_error() -> None:
     fine, coarse = made(error=1e-6), made(error=1e-3)
     x = inputs(mlp)
