@@ -204,6 +204,13 @@ _ENTRIES: Final[dict[str, str]] = {
   booktitle = {International Conference on Learning Representations},
   year      = {2022}
 }""",
+    "burkholz2022most": """@inproceedings{burkholz2022most,
+  title     = {Most Activation Functions Can Win the Lottery Without Excessive Depth},
+  author    = {Burkholz, Rebekka},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2022},
+  eprint    = {2205.02321}
+}""",
     "lueker1998exponentially": """@article{lueker1998exponentially,
   title   = {Exponentially Small Bounds on the Expected Optimum of the Partition and Subset Sum Problems},
   author  = {Lueker, George S.},
@@ -307,6 +314,7 @@ _BY_TOPIC: Final[dict[str, tuple[str, ...]]] = {
         "malach2020proving",
         "pensia2020optimal",
         "dacunha2022proving",
+        "burkholz2022most",
         "lueker1998exponentially",
         "horowitz1974computing",
     ),

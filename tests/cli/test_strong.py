@@ -1,6 +1,11 @@
 """``tombola strong``, and ``tombola ticket`` on what it writes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +13,8 @@ import torch
 from torch import nn
 
 from tombola.cli.app import WRONG_CALL, main
+from tombola.train.plain import PlainTrainer
+from tombola.types import TrainJob
 
 KEYS = {
     "weights", "unresolved", "seconds", "max_error", "mean_error", "kept", "total", "agreement", "certified",
@@ -58,6 +65,17 @@ def test_a_run_becomes_a_strong_ticket_that_verifies(
     assert told(["ticket", "show", path], capsys)["kept"] == found["kept"]
 
 
+def test_one_layer_more_than_the_run_has(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["strong", "construct", str(run), "--error", "1e-4", "--out", str(tmp_path)]
+    one, double = told([*words, "--depth", "L+1"], capsys), told([*words[:-1], str(tmp_path / "2L")], capsys)
+    assert (one["depth"], double["depth"]) == (4, 6)
+    assert one["weights"] == double["weights"] == 50_610
+    assert one["copies"] == one["candidates"] // 2  # type: ignore[operator]
+    assert one["kept"] > double["kept"]  # type: ignore[operator]
+    assert one["agreement"] >= 0.99  # type: ignore[operator]
+    assert told(["ticket", "verify", str(tmp_path / "strong.safetensors"), "--target", str(run)], capsys)["ok"] is True
+
+
 def test_a_flipped_bit_fails_the_check(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["strong", "construct", str(run), "--error", "0.01", "--out", str(tmp_path)]) == 0
     path = tmp_path / "strong.safetensors"
@@ -101,6 +119,7 @@ def test_a_module_of_ones_own_needs_no_data(tmp_path: Path, capsys: pytest.Captu
         ([f"{__name__}:own", "--candidates", "4"], "candidates for each input are too few"),
         ([f"{__name__}:own", "--candidates", "1"], "take 2 to"),
         ([f"{__name__}:own", "--data", "digits"], "does not take examples of shape"),
+        ([f"{__name__}:own", "--depth", "L"], "2L, L+1"),
         ([f"{__name__}:nobody"], "nobody"),
         (["/nowhere/at/all"], "is not here"),
     ],
@@ -139,6 +158,49 @@ def test_edge_popup_learns_a_mask_and_writes_a_ticket(tmp_path: Path, capsys: py
     ):
         assert main(["strong", "edge-popup", *bad.split(), "--out", str(tmp_path / "bad")]) == WRONG_CALL
         assert says in capsys.readouterr().err
+        assert not (tmp_path / "bad").exists()
+
+
+def test_edge_popup_trains_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["strong", "edge-popup", "--iterations", "40", "--workers", "1", "--out", str(tmp_path)]
+    first = told([*words, "--replicates", "2"], capsys)
+    trained: list[int] = []
+    monkeypatch.setattr(PlainTrainer, "train_one", counted(trained))
+    assert told([*words, "--replicates", "2"], capsys) == first
+    assert trained == []
+    third = told([*words, "--replicates", "3"], capsys)
+    assert trained == [2]
+    assert third["test_accuracy"][:2] == first["test_accuracy"]  # type: ignore[index]
+    told([*words, "--replicates", "1", "--density", "0.4"], capsys)
+    assert trained == [2, 0], "another rule is another run"
+
+
+def counted(trained: list[int]) -> object:
+    """Give the real training, which notes the replicate."""
+    real = PlainTrainer.train_one
+
+    def train_one(self: PlainTrainer, job: TrainJob, *rest: object, **more: object) -> object:
+        trained.append(job.seed.replicate)
+        return real(self, job, *rest, **more)  # type: ignore[arg-type]
+
+    return train_one
+
+
+def test_ctrl_c_leaves_edge_popup_to_be_gone_on_with(tmp_path: Path) -> None:
+    words = ["strong", "edge-popup", "--iterations", "100000", "--workers", "1", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tombola", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    process.stderr.readline()
+    time.sleep(4)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on from there" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_bounds_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,8 @@ from tombola.strong import file
 from tombola.strong.certificate import Certifier, bisect, norm_above
 from tombola.strong.construct import Construction, construct
 from tombola.strong.law import draw
-from tombola.strong.network import StrongNetwork
+from tombola.strong.network import Block, StrongNetwork
+from tombola.strong.plain import materialised
 from tombola.strong.target import Reshape, Target, read
 from tombola.strong.verify import classes, measure, verify, worst_error
 
@@ -55,6 +56,7 @@ def made(build: object = mlp, **how: object) -> Construction:
 
 
 NETS = pytest.mark.parametrize("build", [mlp, convnet])
+DEPTHS = pytest.mark.parametrize("doubled", [True, False])
 SIGNS = pytest.mark.parametrize("signed", [False, True])
 
 
@@ -75,7 +77,7 @@ def test_the_masked_random_network_is_the_network_of_its_effective_weights(build
             ).abs().max() <= 2e-3 * factor
         weight = (sums[: block.inputs] / factor).view(block.inputs, block.outputs, *layer.weight.shape[2:])
         taps = torch.arange(block.outputs) * math.prod(block.kernel) + block.tap
-        bias = sums[-1, taps] / scale if block.bias else None
+        bias = sums[-1, taps] / scale if block.constants else None
         own.append(replace(layer, weight=weight.transpose(0, 1), bias=bias))
     with torch.no_grad():
         logits = network(x) / network.scale
@@ -94,38 +96,42 @@ def test_reading_a_network_changes_nothing(build: object) -> None:
 
 @NETS
 @SIGNS
-def test_plain_layers_with_every_random_weight_give_the_same(build: object, signed: bool) -> None:
-    network, x = made(build, signed=signed).network, inputs(build, signed=signed)
-    plain = network.materialised()
+@DEPTHS
+def test_plain_layers_with_every_random_weight_give_the_same(build: object, signed: bool, doubled: bool) -> None:
+    network, x = made(build, signed=signed, doubled=doubled).network, inputs(build, signed=signed)
+    plain = materialised(network)
     with torch.no_grad():
         assert torch.allclose(plain.double()(x), network(x), atol=1e-12)
-        assert torch.allclose(network.materialised()(x.float()), network(x.float()), atol=1e-4)
+        assert torch.allclose(materialised(network)(x.float()), network(x.float()), atol=1e-4)
     weights = [p for p in plain.parameters() if p.dim() > 1]
     assert sum(int((p != 0).sum()) for p in plain.parameters()) == network.kept
     assert sum(p.numel() for p in plain.parameters()) == network.total
+    assert sum(isinstance(part, nn.Linear | nn.Conv2d) for part in plain) == network.depth == (6 if doubled else 4)
     assert all(float(p.detach().abs().max()) <= 1 for p in weights), "they are of U[-1, 1), and none was scaled"
 
 
 def test_each_weight_that_is_kept_is_the_one_that_was_drawn() -> None:
     network = made().network
-    block, mask = network.blocks[0], network.mask(0)
+    mask = network.mask(0)
     second = torch.stack([draw(0, 0, "v", group, 72 * 20).view(72, 20) for group in range(13)])
-    plain = network.materialised()
+    plain = materialised(network)
     back = plain[3].weight.detach().T.view(13, 72, 20)
     assert torch.equal(back, torch.where(mask, second, 0.0))
     assert not list(network.parameters()), "nothing is there to be trained"
     assert {name for name, _ in network.named_buffers()} == {"mask_0", "mask_1", "mask_2"}
-    assert block.total == 13 * 72 * 12 + 13 * 72 + 13 * 72 * 20
+    assert network.total == 72 * sum((i + 1) * (i + 1 + o) for i, o in ((12, 20), (20, 9), (9, 4)))
 
 
 @NETS
+@DEPTHS
 @pytest.mark.parametrize("error", [1e-2, 1e-3, 1e-5])
-def test_no_weight_is_further_than_asked_in_the_targets_own_units(build: object, error: float) -> None:
-    found = made(build, error=error)
+def test_no_weight_is_further_than_asked_in_the_targets_own_units(build: object, doubled: bool, error: float) -> None:
+    found = made(build, error=error, doubled=doubled)
     assert found.unresolved == 0
     assert found.max_error <= error
     assert worst_error(found.network, found.target) == pytest.approx(found.max_error, rel=1e-6, abs=1e-12)
-    assert found.weights == found.target.weights
+    if doubled:
+        assert found.sums == found.target.weights
 
 
 def test_large_weights_are_scaled_by_a_power_of_two_and_keep_their_units() -> None:
@@ -154,6 +160,72 @@ def test_a_pruned_ticket_costs_its_survivors_alone() -> None:
     assert pruned.network.kept < 0.3 * whole.network.kept
     gone = read(module).layers[0].weight == 0
     assert not pruned.network.mask(0).any(1)[:12].T[gone].any(), "a zero keeps nothing"
+
+
+# One layer more than the target has
+
+
+def copies(block: Block, weight: Tensor) -> Tensor:
+    """Give a layer's weight as the masked random layer has it, once for each copy, without the constants."""
+    return weight[: block.outputs * block.copies].view(block.outputs, block.copies, *weight.shape[1:])
+
+
+def test_one_layer_more_than_the_target_has_copies_of_every_hidden_neuron() -> None:
+    """Burkholz (2022): each copy is the target's neuron, by random weights of its own."""
+    network, target = (found := made(doubled=False)).network, found.target
+    x = inputs(mlp)
+    plain = materialised(network).double()
+    with torch.no_grad():
+        hidden = [*target.activations(x)[1:]]
+        at = x
+        assert [type(part) for part in plain] == [
+            nn.Flatten,
+            nn.Linear,
+            nn.ReLU,
+            nn.Linear,
+            nn.ReLU,
+            nn.Linear,
+            nn.ReLU,
+            nn.Linear,
+        ]
+        seen = [at := part(at) for part in plain]
+    for number, position, wanted in ((0, 4, hidden[0]), (1, 6, hidden[1])):
+        block = network.blocks[number]
+        alive = network.alive(number).view(block.outputs, block.copies)
+        scale = math.prod(network.factors[: number + 1])
+        own = seen[position][:, : block.outputs * block.copies].view(len(x), block.outputs, block.copies) / scale
+        assert block.copies == 36
+        assert bool(((own - wanted[:, :, None]).abs() < 0.03)[:, alive].all())
+        assert bool(alive.any(1).all()), "every neuron of this target is read"
+        own = copies(block, plain[position - 1].weight)
+        assert all(
+            len(set(map(tuple, one[there].tolist()))) == int(there.sum()) for one, there in zip(own, alive, strict=True)
+        )
+
+
+def test_a_copy_that_nothing_reads_is_not_made() -> None:
+    module = mlp()
+    with torch.no_grad():
+        module[4].weight[:, :7] = 0  # type: ignore[operator,union-attr,index]
+    found = construct(read(module), error=1e-3, doubled=False)
+    alive = found.network.alive(0).view(20, 36)
+    assert not alive[:7].any()
+    assert alive[7:].any()
+    assert not found.network.mask(0).view(13, 72, 20, 36)[:, :, :7].any()
+    assert found.sums < made(doubled=False).sums
+    with torch.no_grad():
+        assert torch.allclose(found.network(inputs(mlp)) / found.network.scale, found.target(inputs(mlp)), atol=0.05)
+
+
+def test_an_average_over_padding_needs_twice_the_depth() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AvgPool2d(2, padding=1), nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(18, 2),
+    )  # fmt: skip
+    with pytest.raises(InvalidValue, match="'3' there is an average with padding"):
+        construct(read(module), doubled=False)
+    assert construct(read(module)).unresolved == 0
 
 
 def test_the_same_seed_gives_the_same_mask_however_many_work_on_it() -> None:
@@ -234,10 +306,13 @@ def test_the_norm_is_bounded_from_above_and_closely(shape: tuple[int, int]) -> N
 
 @NETS
 @SIGNS
+@DEPTHS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_no_logit_is_further_away_than_certified(build: object, signed: bool, dtype: torch.dtype) -> None:
+def test_no_logit_is_further_away_than_certified(
+    build: object, signed: bool, doubled: bool, dtype: torch.dtype
+) -> None:
     for error in (1e-2, 1e-4):
-        found = made(build, error=error, signed=signed)
+        found = made(build, error=error, signed=signed, doubled=doubled)
         x = inputs(build, 200, signed=signed) * torch.logspace(-2, 2, 200).view(-1, *(1,) * (inputs(build).dim() - 1))
         certifier = Certifier(found.network, found.target, dtype=dtype, signed=signed)
         certificate = certifier(x)
@@ -319,8 +394,11 @@ def written(tmp_path: Path, found: Construction, *, signed: bool = False) -> Pat
 
 @NETS
 @SIGNS
-def test_a_file_is_the_network_again_from_seed_and_mask(build: object, signed: bool, tmp_path: Path) -> None:
-    found = made(build, signed=signed)
+@DEPTHS
+def test_a_file_is_the_network_again_from_seed_and_mask(
+    build: object, signed: bool, doubled: bool, tmp_path: Path
+) -> None:
+    found = made(build, signed=signed, doubled=doubled)
     path = written(tmp_path, found, signed=signed)
     assert file.is_strong(path)
     again = file.load(path).network
@@ -365,14 +443,15 @@ def test_a_mask_that_was_changed_with_its_digest_is_caught_by_its_weights(tmp_pa
     [
         {"inputs": 0}, {"inputs": 1 << 40}, {"candidates": -1}, {"kernel": [1]}, {"convolution": 1}, {"relu": "yes"},
         {"before": [{"kind": "evil", "size": [1, 1], "stride": [1, 1], "padding": [0, 0]}]}, {"padding": [9, 9]},
-        {"more": 1}, {"outputs": 21},
+        {"more": 1}, {"outputs": 21}, {"copies": 2}, {"doubled": False}, {"constants": -1}, {"constants": 1 << 30},
     ],
 )  # fmt: skip
-def test_hostile_sizes_are_refused(change: dict[str, object], tmp_path: Path) -> None:
+@DEPTHS
+def test_hostile_sizes_are_refused(change: dict[str, object], doubled: bool, tmp_path: Path) -> None:
     from tombola import canonical
     from tombola.ticket import container
 
-    data = written(tmp_path, made()).read_bytes()
+    data = written(tmp_path, made(doubled=doubled)).read_bytes()
     length = int.from_bytes(data[:8], "little")
     metadata, _ = container.read_header(data[8 : 8 + length], len(data) - 8 - length, "here")
     body = canonical.loads(metadata[file.KEY])

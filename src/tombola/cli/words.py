@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
@@ -26,6 +27,22 @@ def whole(_: object, tokens: Sequence[Token]) -> int:
 
 Whole = Annotated[int, Parameter(converter=whole)]
 """A flag that takes a whole number."""
+
+Json = Annotated[bool, Parameter(help="Print one JSON object on standard output and nothing else.", negative="")]
+"""The flag of commands that can print JSON."""
+
+
+def cores(asked: int | None) -> int:
+    """Give how many threads or processes share the work: as asked, or one for each core.
+
+    Raises:
+        InvalidValue: fewer than one.
+    """
+    if asked is not None:
+        if asked < 1:
+            raise InvalidValue(f"{asked} are to share the work; at least one does it. Leave it out for one per core.")
+        return asked
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -23,6 +23,9 @@ UNITS: Final = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 _SLACK: Final = 1 + 1e-9
 """Beside what float64 may round in the bounds themselves."""
 
+_LARGEST: Final = 6000
+"""Eigenvalues of a matrix of so many rows take a minute."""
+
 
 def norm_above(matrix: Tensor) -> float:
     r"""Bound a matrix's largest singular value from above.
@@ -30,6 +33,8 @@ def norm_above(matrix: Tensor) -> float:
     By the eigenvalues of the smaller Gram matrix G in float64. They are those of a matrix no further from G than
     :math:`p(n)\,2^{-53} \|G\|_2`, with :math:`p(n) \le 10 n` to spare, and forming G adds at most :math:`n\,2^{-53}
     \|A\|_F^2`; both are added before the root is taken.
+
+    Beyond 6,000 rows and columns by the Frobenius norm, or by the largest sums of a row and of a column.
 
     Args:
         matrix: float64 ``[m, n]``.
@@ -40,11 +45,19 @@ def norm_above(matrix: Tensor) -> float:
     """
     if 0 in matrix.shape:
         return 0.0
+    if min(matrix.shape) > _LARGEST:
+        return min(float(matrix.norm()), _between(matrix))
     gram = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
     trace = float(gram.diagonal().sum())
     largest = float(torch.linalg.eigvalsh(gram)[-1])
     slack = 11 * max(matrix.shape) * UNITS[torch.float64] * trace
     return min(math.sqrt(max(0.0, largest) + slack), math.sqrt(trace * (1 + max(matrix.shape) * 2.0**-50)))
+
+
+def _between(matrix: Tensor) -> float:
+    """Bound the norm by the geometric mean of those that the largest sums of a row and of a column are."""
+    sizes = matrix.abs()
+    return math.sqrt(float(sizes.sum(0).max()) * float(sizes.sum(1).max())) if sizes.numel() else 0.0
 
 
 @final
@@ -53,7 +66,8 @@ class _Gains:
     """What a block does to norms, all of them bounds from above.
 
     Attributes:
-        effective: the realised layer's norm.
+        effective: that of the weights that read what may be off: the realised layer's, or all those that the mask
+            leaves of a single layer, which reads copies that are each off by something else.
         away: that of its difference from the target's.
         target: the target's.
         bias: how far the biases are apart, in the Euclidean norm over all positions.
@@ -104,7 +118,9 @@ class Certifier:
     Each bound is :math:`E_l = \\|\\hat W_l\\| E_{l-1} + \\|\\hat W_l - W_l\\| \\|h_{l-1}\\| + \\|\\hat b_l - b_l\\|`
     and what rounding adds, from :math:`E_0 = 0`, where h is what the target computes; ReLU and pooling without overlap
     bring nothing further apart. A convolution's norm is at most the root of its kernel's size times that of the kernel
-    as a matrix. Rounding is that of sums of as many terms as the mask leaves, in whatever order.
+    as a matrix. Where hidden neurons are there in copies, the errors of all copies are propagated together, and
+    :math:`\\|\\hat W_l\\|` is the norm of all the weights that read them, which is far larger. Rounding is that of sums
+    of as many terms as the mask leaves, in whatever order.
     """
 
     def __init__(
@@ -189,40 +205,48 @@ def _measure(network: StrongNetwork, number: int, layer: Layer, unit: float, sca
     """Measure a block; ``scale`` is the product of the factors up to it."""
     block, factor = network.blocks[number], network.factors[number]
     plus, sizes, terms = network.effective(number)
-    taps = torch.arange(block.outputs) * math.prod(block.kernel) + block.tap
+    alive = network.alive(number)
+    taps = block.taps[alive]
 
     def matrix(values: Tensor) -> Tensor:
-        """Give the part of the weights as ``[outputs, inputs times places]``."""
-        own = values[: block.inputs].reshape(block.inputs, block.outputs, -1)
-        return own.transpose(0, 1).reshape(block.outputs, -1)
+        """Write ``[anything, columns]`` as ``[outputs that are read, anything times places]``."""
+        own = values.reshape(len(values), len(alive), -1)[:, alive]
+        return own.transpose(0, 1).reshape(len(taps), -1)
 
-    wanted = layer.weight.reshape(block.outputs, -1)
-    pieces, spreads = [matrix(plus) / factor], [matrix(sizes) / factor]
+    wanted = layer.weight.repeat_interleave(block.copies, 0)[alive].reshape(len(taps), -1)
+    pieces, spreads = [matrix(plus[: block.inputs]) / factor], [matrix(sizes[: block.inputs]) / factor]
     if signed:
         minus, further, more = network.effective(number, -1)
-        pieces.append(matrix(minus) / factor)
-        spreads.append(matrix(further) / factor)
+        pieces.append(matrix(minus[: block.inputs]) / factor)
+        spreads.append(matrix(further[: block.inputs]) / factor)
         terms = max(terms, more)
     widen = math.sqrt(math.prod(block.kernel))
-    bias = torch.zeros(block.outputs, dtype=torch.float64)
-    spread = torch.zeros_like(bias)
-    if block.bias:
-        bias, spread = plus[-1, taps] / scale, sizes[-1, taps] / scale
-    true_bias = torch.zeros_like(bias) if layer.bias is None else layer.bias
+    bias, spread = (one[block.inputs :, taps].sum(0) / scale for one in (plus, sizes))
+    true_bias = torch.zeros(block.outputs, dtype=torch.float64) if layer.bias is None else layer.bias
+    effective, rounding = norm_above(torch.cat(pieces, 1)), norm_above(torch.cat(spreads, 1))
+    if not block.doubled:
+        read = matrix(_kept(network, number).flatten(0, 1)) / factor
+        effective, rounding = norm_above(read), max(rounding, _between(read))
     pooled = sum(math.prod(one.size) for one in layer.before if one.kind == "average")
     # Two roundings in each term's products, one for each further term, and those of an average before it.
     gamma = (terms + 2 + pooled) * unit
     gamma = gamma / (1 - gamma) if gamma < 1 else math.inf
     return _Gains(
-        effective=widen * norm_above(torch.cat(pieces, 1)),
+        effective=widen * effective,
         away=widen * norm_above(torch.cat([one - wanted for one in pieces], 1)),
-        target=widen * norm_above(wanted),
-        bias=float((bias - true_bias).norm()),
+        target=widen * norm_above(layer.weight.reshape(block.outputs, -1)),
+        bias=float((bias - true_bias.repeat_interleave(block.copies)[alive]).norm()),
         target_bias=float(true_bias.norm()),
-        rounding=gamma * widen * norm_above(torch.cat(spreads, 1)),
+        rounding=gamma * widen * rounding,
         rounding_bias=gamma * float(spread.norm()),
         before=math.prod(reshape.gain for reshape in layer.before),
     )
+
+
+def _kept(network: StrongNetwork, number: int) -> Tensor:
+    """Give what a single layer reads its copies by: float64 ``[inputs, N, columns]``."""
+    block, mask = network.blocks[number], network.mask(number)[: network.blocks[number].inputs]
+    return torch.where(mask, block.second(network.seed, number, range(block.inputs)), 0.0).double()
 
 
 def bisect(reaches: Callable[[float], bool], *, start: float, least: float = 1e-9, steps: int = 12) -> float | None:

@@ -1,7 +1,8 @@
 """A strong ticket by construction: a random network whose mask makes it a given trained one, with nothing trained.
 
 Malach et al. (2020) prove that there is one; Pensia et al. (2020) with subset sums, so that a logarithm of 1/error is
-enough, and da Cunha et al. (2022) for convolutions. What they prove to exist is found here, weight by weight.
+enough, da Cunha et al. (2022) for convolutions, and Burkholz (2022) with one layer more than the target has, where the
+others need twice as many. What they prove to exist is found here, weight by weight.
 """
 
 import math
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from tombola.errors import InvalidValue, Unsolved
 from tombola.strong.bounds import candidates as typical
-from tombola.strong.network import Block, StrongNetwork, parts
+from tombola.strong.network import Block, StrongNetwork, parts, read_copies
 from tombola.strong.subset_sum import MOST, Solved, ladder_for, solve
 from tombola.strong.target import Layer, Target
 
@@ -38,16 +39,16 @@ class Fit:
 
     Attributes:
         name: of the layer.
-        weights: weights and biases.
+        sums: weights and biases, once for every copy of an output that is read.
         solved: those that took a subset: all others are within the error of 0.
-        max_error, mean_error: over weights and biases.
+        max_error, mean_error: over the sums.
         unresolved: how many are further away than the error.
         mean_candidates: the candidates that were looked at, over the solved ones.
         kept: random weights kept for them.
     """
 
     name: str
-    weights: int
+    sums: int
     solved: int
     max_error: float
     mean_error: float
@@ -88,16 +89,16 @@ class Construction:
     @property
     def mean_error(self) -> float:
         """The mean error of a weight, in the target's units."""
-        return sum(one.mean_error * one.weights for one in self.fits) / self.weights
+        return sum(one.mean_error * one.sums for one in self.fits) / max(1, self.sums)
 
     @property
-    def weights(self) -> int:
-        """Count weights and biases of the target."""
-        return sum(one.weights for one in self.fits)
+    def sums(self) -> int:
+        """Count weights and biases, once for every copy that is read."""
+        return sum(one.sums for one in self.fits)
 
     @property
     def solved(self) -> int:
-        """How many took a subset sum."""
+        """How many of them took a subset."""
         return sum(one.solved for one in self.fits)
 
 
@@ -106,6 +107,7 @@ def construct(
     *,
     seed: int = 0,
     error: float = 1e-3,
+    doubled: bool = True,
     candidates: int | None = None,
     signed: bool = False,
     ladder: Sequence[int] | None = None,
@@ -113,7 +115,13 @@ def construct(
     accept_unresolved: bool = False,
     told: Callable[[int, int], object] = lambda done, total: None,  # noqa: ARG005
 ) -> Construction:
-    """Draw a random network of twice the depth and find the mask under which it is the target.
+    """Draw a random network and find the mask under which it is the target.
+
+    It has twice the target's depth: Pensia et al. (2020); or one layer more: Burkholz (2022), whose source network has
+    the target's activation throughout, and biases. Every hidden
+    neuron is then there N/2 times over, each copy with its own random weights, and a weight of the layer that follows
+    is a sum of some of those that read the copies. That is N/2 times as many sums. Copies that no sum takes are left
+    out, so layers are solved from the last to the first.
 
     Layers are scaled by powers of two so that no weight exceeds 1/2; ReLU passes positive factors through, so the
     logits come out times their product.
@@ -122,6 +130,7 @@ def construct(
         target: what to stand for.
         seed: of the random network.
         error: of every weight and bias, in the target's units.
+        doubled: whether the depth is doubled.
         candidates: N, random neurons for each input; by default 72, and more where weights are missed.
         signed: the input has negative entries: each weight of the first layer is then solved twice, by the neurons
             that pass on positive inputs and by those that pass on negative ones.
@@ -131,7 +140,8 @@ def construct(
         told: is given weights done and their total, now and then.
 
     Raises:
-        InvalidValue: an error or a number of candidates out of range, or a network too large for this memory.
+        InvalidValue: an error or a number of candidates out of range, a network too large for this memory, or one
+            whose depth has to be doubled.
         Unsolved: weights are further away than the error; says how many candidates would do.
     """
     if not 0 < error < math.inf:
@@ -141,13 +151,15 @@ def construct(
     began = time.perf_counter()
     widths = CANDIDATES if candidates is None else (candidates,)
     for width in widths:
-        network, fits = _with(width, target, seed, error, signed, ladder, threads, told)
-        if not any(one.unresolved for one in fits):
+        attempt = _with(width, target, seed, error, doubled, signed, ladder, threads, told, patient=width == widths[-1])
+        if attempt is not None:
             break
+    assert attempt is not None
+    network, fits = attempt
     found = Construction(network, target, error, fits, time.perf_counter() - began)
     if found.unresolved and not accept_unresolved:
         raise Unsolved(
-            f"{found.unresolved} of {found.weights} weights are further than {error:g} from every subset sum that was "
+            f"{found.unresolved} of {found.sums} weights are further than {error:g} from every subset sum that was "
             f"looked at, the worst by {found.max_error:.3g}: {_advice(network, widths[-1], error)}"
         )
     return found
@@ -171,31 +183,63 @@ def _with(
     target: Target,
     seed: int,
     error: float,
+    doubled: bool,
     signed: bool,
     ladder: Sequence[int] | None,
     threads: int,
     told: Callable[[int, int], object],
-) -> tuple[StrongNetwork, tuple[Fit, ...]]:
-    """Construct with so many candidates; what is not reached is counted."""
-    blocks = [Block.of(layer, candidates) for layer in target.layers]
+    *,
+    patient: bool,
+) -> tuple[StrongNetwork, tuple[Fit, ...]] | None:
+    """Construct with so many candidates; what is not reached is counted, or without patience ends it with ``None``."""
+    blocks = _blocks(target, candidates, doubled)
     _check_memory(blocks, candidates)
-    masks, fits, factors, done = list[Tensor](), list[Fit](), list[float](), 0
-    for number, (layer, block) in enumerate(zip(target.layers, blocks, strict=True)):
+    factors = list[float]()
+    for layer in target.layers:
         factors.append(_factor(layer, math.prod(factors)))
-        work = _Work(seed, number, layer, block, factors[-1], math.prod(factors))
+    masks, fits, done = dict[int, Tensor](), dict[int, Fit](), 0
+    total = sum(block.inputs * block.columns + len(block.taps) * (block.constants > 0) for block in blocks)
+    for number in reversed(range(len(blocks))):
+        block = blocks[number]
+        alive = torch.ones(block.outputs * block.copies, dtype=torch.bool)
+        if number + 1 in masks and not doubled:
+            alive = read_copies(blocks[number + 1], masks[number + 1], block.outputs)
+        work = _Work(seed, number, target.layers[number], block, factors[number], math.prod(factors[: number + 1]))
         before = done
-        mask, fit = work.solve(
+        masks[number], fits[number] = work.solve(
             error,
+            alive,
             (1, -1) if signed and number == 0 else (1,),
             ladder,
             threads,
-            lambda now: told(before + now, target.weights),  # noqa: B023
+            lambda now: told(before + now, total),  # noqa: B023
+            patient=patient,
         )
-        masks.append(mask)
-        fits.append(fit)
-        done += fit.weights
-        told(done, target.weights)
-    return StrongNetwork(seed, blocks, masks, factors), tuple(fits)
+        if fits[number].unresolved and not patient:
+            return None
+        done += block.inputs * block.columns + len(block.taps) * (block.constants > 0)
+        told(done, total)
+    order = range(len(blocks))
+    return StrongNetwork(seed, blocks, [masks[n] for n in order], factors), tuple(fits[n] for n in order)
+
+
+def _blocks(target: Target, candidates: int, doubled: bool) -> list[Block]:
+    """Lay out the random network: where the depth is not doubled, copies take the place of the candidates of use."""
+    copies, last = candidates // 2, len(target.layers) - 1
+    found = list[Block]()
+    for number, layer in enumerate(target.layers):
+        if doubled:
+            found.append(Block.of(layer, candidates))
+            continue
+        shrunk = [one for one in layer.before if one.kind == "average" and any(one.padding)]
+        if number and layer.bias is not None and shrunk:
+            raise InvalidValue(
+                f"before {layer.name!r} there is an average with padding, under which the neurons for its bias are no "
+                "constants. Take the construction of twice the depth."
+            )
+        each = copies if number < last else 1
+        found.append(Block.of(layer, copies if number else candidates, doubled=number == 0, copies=each))
+    return found
 
 
 @final
@@ -213,47 +257,65 @@ class _Work:
     def solve(
         self,
         error: float,
+        alive: Tensor,
         signs: Sequence[int],
         ladder: Sequence[int] | None,
         threads: int,
         told: Callable[[int], object],
+        *,
+        patient: bool,
     ) -> tuple[Tensor, Fit]:
+        """Solve the columns of the copies that are read: ``alive``, bool ``[outputs * copies]``.
+
+        Without patience the first part with a weight that is not reached is the last.
+        """
         block = self.block
         mask = torch.zeros(block.groups, block.candidates, block.columns, dtype=torch.bool)
         u = block.first(self.seed, self.number)
-        outputs = torch.arange(block.outputs) * math.prod(block.kernel) + block.tap
         tally = _Tally()
-        weight = self.layer.weight.transpose(0, 1).reshape(block.inputs, block.columns)
+        weight = self.layer.weight.repeat_interleave(block.copies, 0).transpose(0, 1)
+        weight = weight.reshape(block.inputs, block.columns) * self.factor
+        read = alive.repeat_interleave(math.prod(block.kernel)).nonzero().flatten()
+        whole = len(read) == block.columns
+        tolerance = error * self.factor
         for groups in parts(block):
-            v = block.second(self.seed, self.number, groups)
-            inputs = range(groups.start, min(groups.stop, block.inputs))
-            for sign in signs if inputs else ():
-                tolerance = error * self.factor
+            inputs = slice(groups.start, min(groups.stop, block.inputs))
+            if inputs.start >= inputs.stop:
+                continue
+            v = block.second(self.seed, self.number, range(inputs.start, inputs.stop))
+            for sign in signs:
                 found = solve(
-                    u[inputs.start : inputs.stop],
-                    v[: len(inputs)],
-                    weight[inputs.start : inputs.stop] * self.factor,
+                    u[inputs],
+                    v if whole else v[:, :, read],
+                    weight[inputs] if whole else weight[inputs][:, read],
                     tolerance,
                     sign=sign,
                     ladder=ladder or ladder_for(tolerance),
                     threads=threads,
-                    told=lambda now, _: told(tally.weights + now),
+                    told=lambda now, _: told(tally.sums + now),
                 )
-                mask[inputs.start : inputs.stop] |= found.masks()
+                if whole:
+                    mask[inputs] |= found.masks()
+                else:
+                    mask[inputs, :, read] |= found.masks()
                 tally.add(found, self.factor, counts=sign == signs[0])
-            if block.bias and groups.stop == block.groups:
-                assert self.layer.bias is not None
-                tolerance = error * self.scale
-                found = solve(
-                    u[-1:],
-                    v[-1:, :, outputs].contiguous(),
-                    self.layer.bias[None] * self.scale,
-                    tolerance,
-                    ladder=ladder or ladder_for(tolerance),
-                    threads=threads,
-                )
-                mask[-1:, :, outputs] |= found.masks()
-                tally.add(found, self.scale, counts=True)
+                if tally.unresolved and not patient:
+                    return mask, tally.fit(self.layer.name)
+        if block.constants:
+            assert self.layer.bias is not None
+            tolerance, taps = error * self.scale, block.taps[alive]
+            groups = range(block.inputs, block.groups)
+            v = block.second(self.seed, self.number, groups)[:, :, taps]
+            found = solve(
+                u[block.inputs :].reshape(1, -1),
+                v.reshape(1, -1, len(taps)),
+                self.layer.bias.repeat_interleave(block.copies)[None, alive] * self.scale,
+                tolerance,
+                ladder=ladder or ladder_for(tolerance),
+                threads=threads,
+            )
+            mask[block.inputs :, :, taps] |= found.masks().view(v.shape)
+            tally.add(found, self.scale, counts=True)
         return mask, tally.fit(self.layer.name)
 
 
@@ -261,23 +323,25 @@ class _Tally:
     """What the parts of a layer add up to."""
 
     def __init__(self) -> None:
-        self.weights = self.solved = self.unresolved = self.kept = self.looked = 0
-        self.worst = self.sum = 0.0
+        self.sums = self.solved = self.unresolved = self.kept = self.looked = 0
+        self.worst = self.total = 0.0
 
     def add(self, found: Solved, factor: float, *, counts: bool) -> None:
         """Count a part; ``counts`` is false for a second sum of the same weights."""
-        self.weights += found.errors.numel() * counts
+        if not found.errors.numel():
+            return
+        self.sums += found.errors.numel() * counts
         self.solved += int((found.codes != 0).sum())
         self.unresolved += found.unresolved
         self.kept += found.kept
         self.looked += int(found.tried[found.codes != 0].sum())
         self.worst = max(self.worst, float(found.errors.max()) / factor)
-        self.sum += float(found.errors.sum()) / factor * (1.0 if counts else 0.0)
+        self.total += float(found.errors.sum()) / factor * (1.0 if counts else 0.0)
 
     def fit(self, name: str) -> Fit:
         many = max(1, self.solved)
         return Fit(
-            name, self.weights, self.solved, self.worst, self.sum / max(1, self.weights), self.unresolved,
+            name, self.sums, self.solved, self.worst, self.total / max(1, self.sums), self.unresolved,
             self.looked / many, self.kept,
         )  # fmt: skip
 
@@ -291,16 +355,23 @@ def _factor(layer: Layer, scale: float) -> float:
 
 
 def _check_memory(blocks: Sequence[Block], candidates: int) -> None:
-    """Refuse what does not fit: a byte for each bit of the largest mask, a bit of the others, and what is drawn."""
+    """Refuse what does not fit: a byte for each bit of the largest mask, a bit of the others, and what is drawn.
+
+    The norm of a layer that reads copies is taken in float64.
+    """
     masks = [block.groups * block.candidates * block.columns for block in blocks]
-    needed = 10 * max(masks) + sum(masks) // 8
+    needed = max((10 if block.doubled else 24) * many for block, many in zip(blocks, masks, strict=True))
+    needed += sum(masks) // 8
     try:
         here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return
     if needed > here:
-        fewer = int(candidates * here / needed)
+        doubled = all(block.doubled for block in blocks)
+        fewer = int(candidates * (here / needed if doubled else math.sqrt(here / needed)))
         advice = f"{fewer} candidates would fit" if fewer >= 48 else "a target of fewer weights would"
+        if not doubled:
+            advice += "; twice the depth (--depth 2L) needs far less"
         raise InvalidValue(
             f"the random network needs about {needed / 2**30:.1f} GiB and there are {here / 2**30:.1f}: {advice}. A "
             "pruned ticket as the target needs as much, for its mask is over all inputs."

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -27,6 +28,7 @@ SCHEMA: Final = 1
 _PREDICTIONS: Final = "predictions"
 _MOST_SIDE: Final = 1 << 24
 _MOST_BLOCKS: Final = 1 << 10
+_MOST_CONSTANTS: Final = 16
 
 
 @final
@@ -110,6 +112,7 @@ def decode(data: bytes, where: str) -> StrongTicket:
         container.corrupt(where, "holds no strong ticket", f"a file with an entry {KEY!r}, as tombola strong writes")
     body = _body(metadata[KEY], where)
     blocks = tuple(_block(one, where) for one in body["blocks"])
+    _check_copies(blocks, where)
     for number, block in enumerate(blocks):
         wanted = (-(-block.groups * block.candidates * block.columns // 8),)
         if shapes.get(f"mask_{number}") != wanted:
@@ -162,9 +165,10 @@ def _block(entry: Any, where: str) -> Block:
     names = {one.name for one in fields(Block)}
     if not isinstance(entry, dict) or entry.keys() != names:
         container.corrupt(where, "describes a block in other words", ", ".join(sorted(names)))
-    sizes = [entry["inputs"], entry["outputs"], entry["candidates"]]
-    flags = [entry["convolution"], entry["bias"], entry["relu"]]
+    sizes = [entry["inputs"], entry["outputs"], entry["candidates"], entry["copies"]]
+    flags = [entry["convolution"], entry["doubled"], entry["relu"]]
     good = all(type(one) is int and 1 <= one <= _MOST_SIDE for one in sizes) and all(type(one) is bool for one in flags)
+    good = good and type(entry["constants"]) is int and 0 <= entry["constants"] <= _MOST_CONSTANTS
     good = good and all(_is_pair(entry[one], 1) for one in ("kernel", "stride", "dilation"))
     good = good and _is_pair(entry["padding"], 0) and isinstance(entry["before"], list) and len(entry["before"]) < 64
     if not good:
@@ -174,6 +178,15 @@ def _block(entry: Any, where: str) -> Block:
     if not 0 <= block.tap < math.prod(block.kernel):
         container.corrupt(where, "has a block whose bias is read outside of its kernel", "a tap on the image")
     return block
+
+
+def _check_copies(blocks: Sequence[Block], where: str) -> None:
+    """Check that a block has the copies that the next one reads."""
+    before = [block.copies for block in blocks[:-1]]
+    wanted = [1 if block.doubled else block.candidates for block in blocks[1:]]
+    whole = all(after.doubled or after.inputs % block.outputs == 0 for block, after in pairwise(blocks))
+    if not blocks[0].doubled or before != wanted or blocks[-1].copies != 1 or not whole:
+        container.corrupt(where, f"has outputs in copies {before}", f"{wanted}, as its blocks read them")
 
 
 def _reshape(entry: Any, where: str) -> Reshape:
@@ -201,7 +214,7 @@ def sizes(network: StrongNetwork, target_weights: int) -> dict[str, float]:
     """
     second = entropy = 0.0
     for number, block in enumerate(network.blocks):
-        many, kept = block.groups * block.candidates * block.columns, int(network.mask(number).sum())
+        many, kept = block.groups * block.candidates * block.columns, int(network.mask(number).count_nonzero())
         second += many / 8
         share = kept / many
         bits = 0.0 if share in (0, 1) else -share * math.log2(share) - (1 - share) * math.log2(1 - share)

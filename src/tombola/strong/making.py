@@ -60,11 +60,12 @@ class Made:
         found, seen = self.construction, self.measured
         network = found.network
         return {
-            "weights": found.weights,
+            "weights": found.target.weights,
+            "sums": found.sums,
             "solved": found.solved,
             "unresolved": found.unresolved,
             "seconds": found.seconds,
-            "weights_per_second": found.weights / found.seconds,
+            "weights_per_second": found.target.weights / found.seconds,
             "error": found.error,
             "max_error": found.max_error,
             "mean_error": found.mean_error,
@@ -81,9 +82,11 @@ class Made:
             "uniform_margin": None if self.uniform is None else 2**0.5 * self.uniform,
             "layers": [asdict(one) for one in found.fits],
             "candidates": network.blocks[0].candidates,
+            "copies": network.blocks[0].copies,
+            "depth": network.depth,
             "seed": network.seed,
             "signed": self.signed,
-            "sizes": file.sizes(network, found.weights),
+            "sizes": file.sizes(network, found.target.weights),
             "verifying_seconds": self.verifying,
             "threads": self.threads,
             "target": self.title,
@@ -124,6 +127,7 @@ def make(
     error: float = 1e-3,
     agreement: float | None = None,
     certified: float | None = None,
+    doubled: bool = True,
     candidates: int | None = None,
     threads: int = 1,
     told: Callable[[str], object] = lambda text: None,  # noqa: ARG005
@@ -138,7 +142,7 @@ def make(
         error: of every weight, in the target's units; the largest that is tried where a goal is given.
         agreement, certified: a share of the examples: the largest error, to a tenth of a power of ten or so, that
             reaches it is looked for by halving; on these data, so it holds for them.
-        candidates, threads: as for :func:`~tombola.strong.construct.construct`.
+        doubled, candidates, threads: as for :func:`~tombola.strong.construct.construct`.
         told: is given a sentence now and then.
 
     Raises:
@@ -152,7 +156,14 @@ def make(
 
     def built(error: float) -> Construction:
         return construct(
-            target, seed=seed, error=error, candidates=candidates, signed=signed, threads=threads, told=_Pace(told)
+            target,
+            seed=seed,
+            error=error,
+            doubled=doubled,
+            candidates=candidates,
+            signed=signed,
+            threads=threads,
+            told=_Pace(told),
         )
 
     def looked(found: Construction) -> Measured | None:
@@ -163,7 +174,7 @@ def make(
     if agreement is not None or certified is not None:
         error = _largest(built, looked, agreement, certified, told)
     found = built(error)
-    told(f"{found.weights:,} weights in {found.seconds:.2f} s; running the masked random network")
+    told(f"{found.sums:,} subset sums in {found.seconds:.2f} s; running the masked random network")
     began = time.perf_counter()
     seen = looked(found)
     domain, uniform = None, None
@@ -218,4 +229,4 @@ class _Pace:
         now = time.perf_counter()
         if now - self.last >= _PAUSE:
             self.last = now
-            self.told(f"{done:,} of {total:,} weights")
+            self.told(f"{done:,} of {total:,} subset sums")

@@ -1,7 +1,7 @@
 """A masked random network: a seed, sizes and a bit mask, and nothing that was ever trained."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -14,25 +14,29 @@ from tombola.errors import ShapeMismatch
 from tombola.strong.law import draw
 from tombola.strong.target import Layer, Reshape
 
-FORTH, BACK, CONSTANT, OTHER = "u", "v", "a", "other"
-"""What is drawn for a block: the weights that a neuron reads its one input by, those that its readers have, the biases
-of the neurons that read nothing, and every other weight of the first layer, which the mask deletes."""
+FORTH, BACK, CONSTANT = "u", "v", "a"
+"""What is drawn for a block: the weights that a neuron reads its one input by, those that its readers have, and the
+biases of the neurons that read nothing. Every other weight the mask deletes, so it is never drawn."""
 
 
 @final
 @dataclass(frozen=True)
 class Block:
-    """Two random layers with a ReLU between them, which stand for one layer of the target.
+    """What stands for one layer of the target: two random layers with a ReLU between them, or a single one.
 
-    The first has N neurons for each input, of which the mask leaves that one weight each, and N for the bias, of which
-    it leaves the bias each. Of the second the mask leaves a subset for each weight of the target.
+    Of two, the first has N neurons for each input, of which the mask leaves that one weight each, and N for the bias,
+    of which it leaves the bias each. A single one reads N copies of each input, and for the bias neurons beside them of
+    which the mask leaves nothing but their own biases: Burkholz (2022). Of the layer that reads them the mask leaves a
+    subset for each weight of the target.
 
     Attributes:
         inputs, outputs: of the layer that it stands for.
         kernel: height and width of a convolution; ``(1, 1)`` for a linear layer.
         convolution: whether it is one.
-        bias: whether there are neurons for it.
+        doubled: whether it is two random layers.
         candidates: N.
+        constants: how many times N neurons there are for the bias; 0 without one.
+        copies: how many there are of each output, for the block that follows; 1 where that is doubled.
         relu: whether a ReLU follows.
         before: what is done to the input first.
         stride, padding, dilation: of a convolution.
@@ -42,8 +46,10 @@ class Block:
     outputs: int
     kernel: tuple[int, int]
     convolution: bool
-    bias: bool
+    doubled: bool
     candidates: int
+    constants: int
+    copies: int
     relu: bool
     before: tuple[Reshape, ...]
     stride: tuple[int, int]
@@ -51,41 +57,48 @@ class Block:
     dilation: tuple[int, int]
 
     @classmethod
-    def of(cls, layer: Layer, candidates: int) -> "Block":
+    def of(cls, layer: Layer, candidates: int, *, doubled: bool = True, copies: int = 1) -> "Block":
         """Give the block for a layer."""
         outputs, inputs = layer.weight.shape[:2]
         kernel = (layer.weight.shape[2], layer.weight.shape[3]) if layer.convolution else (1, 1)
+        # Every second constant is cut off by the ReLU, as every second neuron of a doubled block, and no copy is.
+        constants = 0 if layer.bias is None else 1 if doubled else 2
         return cls(
-            inputs, outputs, kernel, layer.convolution, layer.bias is not None, candidates, layer.relu, layer.before,
-            layer.stride, layer.padding, layer.dilation,
+            inputs, outputs, kernel, layer.convolution, doubled, candidates, constants, copies, layer.relu,
+            layer.before, layer.stride, layer.padding, layer.dilation,
         )  # fmt: skip
 
     @property
     def groups(self) -> int:
-        """The inputs, and one more for the bias."""
-        return self.inputs + self.bias
+        """The inputs, and those for the bias."""
+        return self.inputs + self.constants
 
     @property
     def columns(self) -> int:
-        """What reads a neuron: an output, through each place of a kernel."""
-        return self.outputs * math.prod(self.kernel)
+        """What reads a neuron: a copy of an output, through each place of a kernel."""
+        return self.outputs * self.copies * math.prod(self.kernel)
 
     @property
-    def total(self) -> int:
-        """Count the random weights of both layers, and the biases of the first."""
-        neurons = self.groups * self.candidates
-        return neurons * self.inputs + neurons * self.bias + neurons * self.columns
+    def taps(self) -> Tensor:
+        """The columns by which the bias is read, at the place of the kernel that is always on the image."""
+        return torch.arange(self.outputs * self.copies) * math.prod(self.kernel) + self.tap
 
     @property
     def tap(self) -> int:
-        """The place of the kernel that is always on the image, where the bias is read."""
+        """That place."""
         height, width = (pad // far for pad, far in zip(self.padding, self.dilation, strict=True))
         return height * self.kernel[1] + width
 
     def first(self, seed: int, number: int) -> Tensor:
-        """Draw what the neurons read their one input by: float32 ``[groups, N]``; the bias's come last."""
-        rows = [draw(seed, number, FORTH, group, self.candidates) for group in range(self.inputs)]
-        return torch.stack([*rows, *([draw(seed, number, CONSTANT, 0, self.candidates)] if self.bias else [])])
+        """Draw what the neurons read their one input by: float32 ``[groups, N]``; the bias's come last.
+
+        Ones for copies, which no random layer stands before.
+        """
+        ones = torch.ones(self.candidates)
+        rows = [
+            draw(seed, number, FORTH, group, self.candidates) if self.doubled else ones for group in range(self.inputs)
+        ]
+        return torch.stack([*rows, *(draw(seed, number, CONSTANT, g, self.candidates) for g in range(self.constants))])
 
     def second(self, seed: int, number: int, groups: range) -> Tensor:
         """Draw what reads the neurons of some groups: float32 ``[len(groups), N, columns]``."""
@@ -108,7 +121,7 @@ class StrongNetwork(nn.Module):
     """
 
     def __init__(self, seed: int, blocks: Sequence[Block], masks: Sequence[Tensor], factors: Sequence[float]) -> None:
-        """Take the masks of the blocks' second layers: bool ``[groups, N, columns]``.
+        """Take the masks of the layers that read the neurons: bool ``[groups, N, columns]``, one for each block.
 
         Raises:
             ShapeMismatch: they are of other sizes.
@@ -121,7 +134,8 @@ class StrongNetwork(nn.Module):
                 raise ShapeMismatch(f"the mask of block {number} has shape {tuple(mask.shape)}, expected {wanted}.")
             packed = np.packbits(mask.numpy().reshape(-1), bitorder="little")
             self.register_buffer(f"mask_{number}", torch.from_numpy(packed))
-        self._drawn: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._drawn: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._sums: dict[tuple[int, int], tuple[Tensor, Tensor, int]] = {}
 
     @classmethod
     def packed(
@@ -140,26 +154,27 @@ class StrongNetwork(nn.Module):
         return math.prod(self.factors)
 
     def mask(self, number: int) -> Tensor:
-        """Give the mask of a block's second layer: bool ``[groups, N, columns]``."""
+        """Give the mask of the layer that reads a block's neurons: bool ``[groups, N, columns]``."""
         block = self.blocks[number]
         sizes = (block.groups, block.candidates, block.columns)
         packed = self.get_buffer(f"mask_{number}").cpu().numpy()
         bits = np.unpackbits(packed, count=math.prod(sizes), bitorder="little")
-        return torch.from_numpy(bits.astype(np.bool_)).view(sizes)
+        return torch.from_numpy(bits.view(np.bool_)).view(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the neurons that are read."""
+        copies = 1
         for number, block in enumerate(self.blocks):
             for reshape in block.before:
-                x = reshape(x)
-            group, forth, back = (one.to(x.device) for one in self._weights(number))
-            forth, back = forth.to(x.dtype), back.to(x.dtype)
-            reads = group < block.inputs
+                x = _flat(x, copies) if reshape.kind == "flatten" else reshape(x)
+            copies = block.copies
+            which, forth, constant, back = self._weights(number)
+            which, forth, constant, back = which.to(x.device), forth.to(x), constant.to(x), back.to(x)
             shape = (1, -1, *(1,) * (x.dim() - 2))
-            # The neurons of the bias come last, and read nothing.
-            hidden = x[:, group[reads]] * forth[reads].view(shape)
-            constant = forth[~reads].view(shape).expand(len(x), -1, *x.shape[2:])
-            hidden = functional.relu(torch.cat([hidden, constant], 1))
+            hidden = x[:, which]
+            if block.doubled:
+                hidden = functional.relu(hidden * forth.view(shape))
+            hidden = torch.cat([hidden, constant.view(shape).expand(len(x), -1, *x.shape[2:])], 1)
             if block.convolution:
                 x = functional.conv2d(hidden, back, None, block.stride, block.padding, block.dilation)
             else:
@@ -174,12 +189,17 @@ class StrongNetwork(nn.Module):
             float64 ``[groups, columns]`` of the sums; of the sums of their terms' magnitudes; and the most terms that
             one output adds up. The same bits on every machine.
         """
+        if (number, sign) not in self._sums:
+            self._sums[number, sign] = self._effective(number, sign)
+        return self._sums[number, sign]
+
+    def _effective(self, number: int, sign: int) -> tuple[Tensor, Tensor, int]:
         block, mask = self.blocks[number], self.mask(number)
         u = block.first(self.seed, number).double()
         u[: block.inputs] *= u[: block.inputs] * sign > 0
         u[block.inputs :] = u[block.inputs :].clamp(min=0)
         sums = torch.zeros(block.groups, block.columns, dtype=torch.float64)
-        sizes, terms = torch.zeros_like(sums), torch.zeros(block.columns, dtype=torch.int64)
+        sizes, terms = torch.zeros_like(sums), np.zeros(block.columns, dtype=np.int64)
         for groups in parts(block):
             v = block.second(self.seed, number, groups)
             some, used = slice(groups.start, groups.stop), mask[groups.start : groups.stop]
@@ -187,59 +207,60 @@ class StrongNetwork(nn.Module):
                 term = torch.where(used[:, k], u[some, k, None] * v[:, k].double(), 0.0)
                 sums[some] += term
                 sizes[some] += term.abs()
-            terms += (used & (u[some, :, None] != 0)).sum((0, 1))
-        return sums, sizes, int(terms.view(block.outputs, -1).sum(1).max()) if terms.numel() else 0
+            terms += (used & (u[some, :, None] != 0)).flatten(0, 1).numpy().sum(0, dtype=np.int64)
+        return sums, sizes, int(terms.reshape(-1, math.prod(block.kernel)).sum(1).max()) if terms.size else 0
+
+    def alive(self, number: int) -> Tensor:
+        """Say which copies of a block's outputs are read: bool ``[outputs * copies]``; all, where they are single."""
+        block = self.blocks[number]
+        if number + 1 == len(self.blocks) or self.blocks[number + 1].doubled:
+            return torch.ones(block.outputs * block.copies, dtype=torch.bool)
+        return read_copies(self.blocks[number + 1], self.mask(number + 1), block.outputs)
 
     @property
     def kept(self) -> int:
-        """Count the random weights that the masks leave: of the second layers, and of the neurons that are read."""
-        return sum(int(mask.sum()) + int(mask.any(2).sum()) for mask in map(self.mask, range(len(self.blocks))))
+        """Count the random weights that the masks leave, and the biases; of first layers those of neurons read."""
+        found = 0
+        for block, mask in ((block, self.mask(number)) for number, block in enumerate(self.blocks)):
+            own = mask if block.doubled else mask[block.inputs :]
+            found += int(mask.count_nonzero()) + int(own.any(2).count_nonzero())
+        return found
+
+    @property
+    def depth(self) -> int:
+        """Count the random layers."""
+        return sum(1 + block.doubled for block in self.blocks)
 
     @property
     def total(self) -> int:
-        """Count the random weights."""
-        return sum(block.total for block in self.blocks)
+        """Count the random weights, and the biases where a layer has any."""
+        found = 0
+        for number, block in enumerate(self.blocks):
+            neurons, outputs = self.reads(number), block.outputs * block.copies + self.beside(number)
+            if block.doubled:
+                found += neurons * block.inputs + neurons * (block.constants > 0)
+            found += neurons * outputs * math.prod(block.kernel) + outputs * (self.beside(number) > 0)
+        return found
 
-    def materialised(self) -> nn.Sequential:
-        """Give the same as plain layers, each with all of its weights, those that the mask deletes as zeros.
+    def beside(self, number: int) -> int:
+        """Count the neurons beside the copies of a block's outputs, which are constants for the block that follows."""
+        if number + 1 == len(self.blocks) or self.blocks[number + 1].doubled:
+            return 0
+        return self.blocks[number + 1].constants * self.blocks[number + 1].candidates
 
-        Memory is that of the whole random network, 4 bytes a weight.
-        """
-        return nn.Sequential(*(part for number in range(len(self.blocks)) for part in self._plain(number)))
+    def positions(self, number: int) -> int:
+        """How many inputs of a single layer come from each output before it: more than one after flattening."""
+        return self.blocks[number].inputs // self.blocks[number - 1].outputs
 
-    def _plain(self, number: int) -> Iterator[nn.Module]:
-        block, mask = self.blocks[number], self.mask(number)
-        yield from (_module(reshape) for reshape in block.before)
-        neurons, read = block.groups * block.candidates, mask.any(2)
-        forth = torch.zeros(block.groups, block.candidates, block.inputs)
-        which = torch.arange(block.inputs)
-        first = block.first(self.seed, number)
-        forth[which, :, which] = torch.where(read[: block.inputs], first[: block.inputs], 0.0)
-        bias = torch.zeros(block.groups, block.candidates)
-        bias[block.inputs :] = torch.where(read[block.inputs :], first[block.inputs :], 0.0)
-        back = torch.where(mask, block.second(self.seed, number, range(block.groups)), 0.0).view(neurons, -1)
-        a: nn.Linear | nn.Conv2d
-        b: nn.Linear | nn.Conv2d
-        with torch.no_grad():
-            if block.convolution:
-                a = nn.Conv2d(block.inputs, neurons, 1, bias=block.bias)
-                b = nn.Conv2d(
-                    neurons, block.outputs, block.kernel, block.stride, block.padding, block.dilation, bias=False
-                )
-                b.weight.copy_(back.view(neurons, block.outputs, *block.kernel).transpose(0, 1))
-            else:
-                a = nn.Linear(block.inputs, neurons, bias=block.bias)
-                b = nn.Linear(neurons, block.outputs, bias=False)
-                b.weight.copy_(back.T)
-            a.weight.copy_(forth.view(a.weight.shape))
-            if a.bias is not None:
-                a.bias.copy_(bias.flatten())
-        yield from (a, nn.ReLU(), b)
-        if block.relu:
-            yield nn.ReLU()
+    def reads(self, number: int) -> int:
+        """Count what the last layer of a block reads."""
+        block = self.blocks[number]
+        if block.doubled:
+            return block.groups * block.candidates
+        return (block.inputs + self.positions(number) * block.constants) * block.candidates
 
-    def _weights(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw a block once: of each neuron that is read its group, what it reads by, and what reads it."""
+    def _weights(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw a block once: of what is read the places in its input, what it is read by, constants, and the rest."""
         if number not in self._drawn:
             block, mask = self.blocks[number], self.mask(number)
             read = mask.any(2)
@@ -251,9 +272,17 @@ class StrongNetwork(nn.Module):
                 v = block.second(self.seed, number, groups)
                 own = group[here] - groups.start
                 rows.append(torch.where(mask[group[here], which[here]], v[own, which[here]], 0.0))
-            back = torch.cat(rows).view(-1, block.outputs, *block.kernel).transpose(0, 1).contiguous()
-            self._drawn[number] = group, forth, back
+            back = torch.cat(rows).view(len(group), -1, *block.kernel).transpose(0, 1).contiguous()
+            # The neurons of the bias come last, and read nothing.
+            many = int((group < block.inputs).sum())
+            place = group if block.doubled else group * block.candidates + which
+            self._drawn[number] = place[:many], forth[:many], forth[many:].clamp(min=0), back
         return self._drawn[number]
+
+
+def read_copies(block: Block, mask: Tensor, outputs: int) -> Tensor:
+    """Say which copies of so many outputs a single layer reads: bool ``[outputs * N]``."""
+    return mask[: block.inputs].any(2).view(outputs, -1, block.candidates).any(1).flatten()
 
 
 def parts(block: Block, at_once: int = 1 << 25) -> list[range]:
@@ -262,11 +291,8 @@ def parts(block: Block, at_once: int = 1 << 25) -> list[range]:
     return [range(at, min(at + step, block.groups)) for at in range(0, block.groups, step)]
 
 
-def _module(reshape: Reshape) -> nn.Module:
-    match reshape.kind:
-        case "flatten":
-            return nn.Flatten()
-        case "max":
-            return nn.MaxPool2d(reshape.size, reshape.stride, reshape.padding)
-        case _:
-            return nn.AvgPool2d(reshape.size, reshape.stride, reshape.padding)
+def _flat(x: Tensor, copies: int) -> Tensor:
+    """Flatten, with the copies of an output last."""
+    if copies == 1:
+        return x.flatten(1)
+    return x.reshape(len(x), x.shape[1] // copies, copies, -1).transpose(2, 3).flatten(1)

@@ -129,19 +129,21 @@ def worst_error(network: StrongNetwork, target: Target, *, signed: bool = False)
         )
     worst, scale = 0.0, 1.0
     for number, (block, layer) in enumerate(zip(network.blocks, target.layers, strict=True)):
-        if layer.weight.shape[:2] != (block.outputs, block.inputs) or layer.weight[0, 0].numel() != block.columns // (
-            block.outputs
-        ):
+        kernel = tuple(layer.weight.shape[2:]) or (1, 1)
+        if layer.weight.shape[:2] != (block.outputs, block.inputs) or kernel != block.kernel:
             raise InvalidValue(f"{layer.name!r} has weights of shape {tuple(layer.weight.shape)}: another network.")
         scale *= network.factors[number]
-        weight = layer.weight.transpose(0, 1).reshape(block.inputs, block.columns)
+        alive = network.alive(number)
+        if not bool(alive.any()):
+            continue
+        wanted = layer.weight.repeat_interleave(block.copies, 0)[alive].transpose(0, 1).flatten(1)
         for sign in (1, -1) if signed and number == 0 else (1,):
             own = network.effective(number, sign)[0]
-            away = (own[: block.inputs] / network.factors[number] - weight).abs().max()
-            worst = max(worst, float(away))
-        if block.bias and layer.bias is not None:
-            taps = torch.arange(block.outputs) * (block.columns // block.outputs) + block.tap
-            worst = max(worst, float((own[-1, taps] / scale - layer.bias).abs().max()))
+            found = own[: block.inputs].view(block.inputs, len(alive), -1)[:, alive].flatten(1)
+            worst = max(worst, float((found / network.factors[number] - wanted).abs().max()))
+        if block.constants and layer.bias is not None:
+            bias = own[block.inputs :, block.taps[alive]].sum(0) / scale
+            worst = max(worst, float((bias - layer.bias.repeat_interleave(block.copies)[alive]).abs().max()))
     return worst
 
 

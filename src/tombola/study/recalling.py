@@ -14,7 +14,9 @@ from tombola.study import units
 from tombola.study.remembering import Order, Remembering
 from tombola.study.store import Store
 from tombola.study.units import Trained
+from tombola.train.plain import PlainTrainer
 from tombola.train.pool import Pool
+from tombola.train.sparse import SparseTrainer
 from tombola.train.watch import Watcher
 from tombola.types import RunResult, TrainFn, TrainJob, TrainOutcome
 
@@ -46,15 +48,31 @@ def recalling(setup: Setup, folder: Path) -> Setup:
 
 @contextmanager
 def _trainer(setup: Setup, store: Store, watcher: Watcher) -> Iterator[TrainFn]:
-    trained, wait = trained_with(setup), _Waiting(store.folder, watcher)
-    with store.in_use():
-        if setup.alone is None:
-            with setup.trainer(watcher) as together:
-                yield partial(_all_or_none, store, trained, together, wait)
-            return
-        one = Remembering({_NAME: setup.alone}, {_NAME: trained}, store.folder, watcher=watcher)
-        with Pool(one, setup.workers) as pool:
-            yield partial(_each, store, trained, pool, wait)
+    trained = trained_with(setup)
+    if setup.alone is not None:
+        with through(store, setup.alone, trained, setup.workers, watcher) as train:
+            yield train
+        return
+    with store.in_use(), setup.trainer(watcher) as together:
+        yield partial(_all_or_none, store, trained, together, _Waiting(store.folder, watcher))
+
+
+@contextmanager
+def through(
+    store: Store, alone: PlainTrainer | SparseTrainer, trained: Trained, workers: int, watcher: Watcher
+) -> Iterator[TrainFn]:
+    """Give a training routine that reads what a store has, and goes on with what it has in part.
+
+    Args:
+        store: of finished runs.
+        alone: trains one network by itself.
+        trained: what its outcomes depend on besides their jobs.
+        workers: processes.
+        watcher: told of every evaluation.
+    """
+    one = Remembering({_NAME: alone}, {_NAME: trained}, store.folder, watcher=watcher)
+    with store.in_use(), Pool(one, workers) as pool:
+        yield partial(_each, store, trained, pool, _Waiting(store.folder, watcher))
 
 
 def _each(
