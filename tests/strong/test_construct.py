@@ -44,6 +44,15 @@ def convnet() -> nn.Module:
     )
 
 
+def biased() -> nn.Module:
+    """Biases everywhere, behind flattening and pooling too."""
+    torch.manual_seed(5)
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, stride=2, bias=False), nn.ReLU(), nn.MaxPool2d(2, stride=1, padding=1), nn.Flatten(),
+        nn.Linear(36, 7), nn.ReLU(), nn.Linear(7, 3),
+    )  # fmt: skip
+
+
 def inputs(build: object, many: int = 40, *, signed: bool = False) -> Tensor:
     rng = torch.Generator().manual_seed(9)
     shape = (12,) if build is mlp else (2, 8, 6)
@@ -55,7 +64,7 @@ def made(build: object = mlp, **how: object) -> Construction:
     return construct(read(build()), **{"error": 1e-3, **how})  # type: ignore[operator,arg-type]
 
 
-NETS = pytest.mark.parametrize("build", [mlp, convnet])
+NETS = pytest.mark.parametrize("build", [mlp, convnet, biased])
 DEPTHS = pytest.mark.parametrize("doubled", [True, False])
 SIGNS = pytest.mark.parametrize("signed", [False, True])
 
@@ -217,6 +226,22 @@ def test_a_copy_that_nothing_reads_is_not_made() -> None:
         assert torch.allclose(found.network(inputs(mlp)) / found.network.scale, found.target(inputs(mlp)), atol=0.05)
 
 
+@NETS
+@DEPTHS
+def test_any_mask_means_the_same_as_plain_layers(build: object, doubled: bool) -> None:
+    """Masks that no solver made, which read neurons that pass nothing on too."""
+    blocks = (network := made(build, doubled=doubled).network).blocks
+    rng = torch.Generator().manual_seed(3)
+    masks = [torch.rand(block.groups, block.candidates, block.columns, generator=rng) < 0.02 for block in blocks]
+    other = StrongNetwork(1, blocks, masks, network.factors)
+    plain, x = materialised(other), inputs(build, signed=True)
+    with torch.no_grad():
+        assert torch.allclose(plain.double()(x), other(x), atol=1e-11)
+    assert sum(p.numel() for p in plain.parameters()) == other.total
+    if doubled:
+        assert sum(int((p != 0).sum()) for p in plain.parameters()) == other.kept
+
+
 def test_an_average_over_padding_needs_twice_the_depth() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(
@@ -304,6 +329,19 @@ def test_the_norm_is_bounded_from_above_and_closely(shape: tuple[int, int]) -> N
     assert true <= norm_above(matrix) <= true * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_the_norm_of_a_large_matrix_is_bounded_from_above_without_eigenvalues(
+    spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = 3 + spread * torch.randn(40, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    matrix[:, 4:] *= 0.01
+    true = float(torch.linalg.matrix_norm(matrix, 2))
+    monkeypatch.setattr("tombola.strong.certificate._LARGEST", 5)
+    monkeypatch.delattr("torch.linalg.eigvalsh")
+    assert true <= norm_above(matrix) <= 1.5 * true
+    assert norm_above(torch.eye(40, dtype=torch.float64)) == 1
+
+
 @NETS
 @SIGNS
 @DEPTHS
@@ -351,11 +389,13 @@ def test_a_certificate_for_float32_covers_what_rounding_does() -> None:
     assert bool((away > exact.bounds).any())
 
 
-def test_a_certificate_is_worth_something_and_scales_with_the_error() -> None:
-    fine, coarse = made(error=1e-6), made(error=1e-3)
+@DEPTHS
+def test_a_certificate_is_worth_something_and_scales_with_the_error(doubled: bool) -> None:
+    fine, coarse = made(error=1e-6, doubled=doubled), made(error=1e-3, doubled=doubled)
     x = inputs(mlp)
     bounds = [Certifier(one.network, one.target)(x).bounds.mean() for one in (fine, coarse)]
-    assert float(bounds[1] / bounds[0]) == pytest.approx(1000, rel=0.3)
+    # Finer copies are read by more weights, so that their errors count for more.
+    assert float(bounds[1] / bounds[0]) == pytest.approx(1000, rel=0.3 if doubled else 0.6)
     assert Certifier(fine.network, fine.target)(x).share == 1.0
 
 
@@ -459,6 +499,30 @@ def test_hostile_sizes_are_refused(change: dict[str, object], doubled: bool, tmp
     tensors = container.read_tensors(data, "here")
     with pytest.raises(CorruptTicket):
         file.decode(container.write(tensors, file.KEY, canonical.dumps(body)), "here")
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "says"),
+    [
+        (0, {"copies": 35}, "in copies"),
+        (0, {"doubled": False, "constants": 0}, "in copies"),
+        (1, {"doubled": True}, "in copies"),
+        (1, {"inputs": 21}, "in copies"),
+        (2, {"copies": 2}, "in copies"),
+        (1, {"constants": -1}, "sizes"),
+        (1, {"constants": True}, "sizes"),
+    ],
+)
+def test_sizes_that_do_not_fit_each_other_are_refused_whole_as_the_file_is(
+    number: int, change: dict[str, int], says: str
+) -> None:
+    network = made(doubled=False).network
+    blocks = list(network.blocks)
+    blocks[number] = replace(blocks[number], **change)  # type: ignore[arg-type]
+    masks = [torch.zeros(one.groups, one.candidates, one.columns, dtype=torch.bool) for one in blocks]
+    data = file.encode(StrongNetwork(0, blocks, masks, network.factors), {})
+    with pytest.raises(CorruptTicket, match=says):
+        file.decode(data, "here")
 
 
 def test_another_law_and_no_strong_ticket_are_said(tmp_path: Path) -> None:
