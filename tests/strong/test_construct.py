@@ -242,6 +242,26 @@ def test_any_mask_means_the_same_as_plain_layers(build: object, doubled: bool) -
         assert sum(int((p != 0).sum()) for p in plain.parameters()) == other.kept
 
 
+@NETS
+@DEPTHS
+@pytest.mark.parametrize("which", [0, 1, -1])
+def test_a_layer_of_zeros_keeps_nothing_and_still_runs(build: object, doubled: bool, which: int) -> None:
+    module: nn.Module = build()  # type: ignore[operator]
+    layer = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)][which]
+    with torch.no_grad():
+        for one in layer.parameters():
+            one.zero_()
+    found = construct(read(module), error=1e-3, doubled=doubled)
+    x = inputs(build)
+    with torch.no_grad():
+        logits = found.network(x) / found.network.scale
+        assert torch.allclose(logits, found.target(x), atol=0.05)
+        assert torch.allclose(materialised(found.network).double()(x), found.network(x), atol=1e-11)
+    certificate = Certifier(found.network, found.target)(x)
+    assert bool(((logits - found.target(x)).norm(dim=1) <= certificate.bounds + 1e-15).all())
+    assert worst_error(found.network, found.target) <= 1e-3
+
+
 def test_an_average_over_padding_needs_twice_the_depth() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(
@@ -272,11 +292,16 @@ def test_too_few_candidates_are_an_error_that_says_how_many_would_do() -> None:
     assert kept.max_error > 1e-3
 
 
-def test_progress_reaches_the_end() -> None:
+@DEPTHS
+@SIGNS
+def test_progress_reaches_the_end(doubled: bool, signed: bool) -> None:
     heard: list[tuple[int, int]] = []
-    made(told=lambda done, total: heard.append((done, total)))
+    found = made(doubled=doubled, signed=signed, told=lambda done, total: heard.append((done, total)))
     assert heard == sorted(heard)
-    assert heard[-1] == (489, 489)
+    assert heard[-1][0] == heard[-1][1]
+    assert found.solved <= found.sums <= heard[-1][0]
+    if doubled:
+        assert found.sums == heard[-1][0] == 489 + 240 * signed
 
 
 @pytest.mark.parametrize(
@@ -290,6 +315,8 @@ def test_progress_reaches_the_end() -> None:
         (nn.Sequential(nn.Conv2d(2, 2, 3, groups=2), nn.ReLU()), "has groups"),
         (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.ReLU()), "number of zeros"),
         (nn.Sequential(nn.Conv2d(1, 2, 1, padding=1), nn.ReLU()), "pads so much"),
+        (nn.Sequential(nn.Conv2d(1, 2, 2, padding=1), nn.ReLU()), "pads so much"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3, padding=2), nn.ReLU()), "pads so much"),
         (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.MaxPool2d(2)), "after the last layer"),
         (nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.Linear(2, 2)), "ceil_mode"),
     ],
@@ -340,6 +367,12 @@ def test_the_norm_of_a_large_matrix_is_bounded_from_above_without_eigenvalues(
     monkeypatch.delattr("torch.linalg.eigvalsh")
     assert true <= norm_above(matrix) <= 1.5 * true
     assert norm_above(torch.eye(40, dtype=torch.float64)) == 1
+
+
+def test_the_norm_of_very_small_and_very_large_numbers_is_bounded_too() -> None:
+    matrix = torch.tensor([[3.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
+    for size in (1e-200, 1e200):
+        assert 4 * size <= norm_above(matrix * size) <= 4 * size * (1 + 1e-9)
 
 
 @NETS

@@ -228,7 +228,7 @@ def _print(made: "Made", path: Path) -> None:
             f"{one['mean_error']:.2e}", f"{one['mean_candidates']:.1f}", f"{one['kept']:,}",
         )  # fmt: skip
     screen.print(table)
-    what = "weights" if found["copies"] == 1 else f"sums, {found['copies']} for each weight but the last layer's,"
+    what = "weights" if found["sums"] == found["weights"] else "subset sums"
     screen.print(
         f"Solved: {found['solved']:,} of {found['sums']:,} {what} in {found['seconds']:.2f} s, "
         f"{found['sums'] / found['seconds']:,.0f} a second; {found['unresolved']} unresolved. The others are within "

@@ -43,15 +43,22 @@ def norm_above(matrix: Tensor) -> float:
         >>> norm_above(torch.tensor([[3.0, 0.0], [0.0, -4.0]], dtype=torch.float64)) >= 4.0
         True
     """
-    if 0 in matrix.shape:
+    largest = float(matrix.abs().max()) if matrix.numel() else 0.0
+    if largest == 0:
         return 0.0
+    # By a power of two, exactly, so that no square is too small or too large to be written.
+    unit = 2.0 ** math.frexp(largest)[1]
+    return unit * _norm_above(matrix / unit)
+
+
+def _norm_above(matrix: Tensor) -> float:
     if min(matrix.shape) > _LARGEST:
         return min(float(matrix.norm()), _between(matrix))
     gram = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
     trace = float(gram.diagonal().sum())
-    largest = float(torch.linalg.eigvalsh(gram)[-1])
+    own = float(torch.linalg.eigvalsh(gram)[-1])
     slack = 11 * max(matrix.shape) * UNITS[torch.float64] * trace
-    return min(math.sqrt(max(0.0, largest) + slack), math.sqrt(trace * (1 + max(matrix.shape) * 2.0**-50)))
+    return min(math.sqrt(max(0.0, own) + slack), math.sqrt(trace * (1 + max(matrix.shape) * 2.0**-50)))
 
 
 def _between(matrix: Tensor) -> float:
@@ -210,10 +217,10 @@ def _measure(network: StrongNetwork, number: int, layer: Layer, unit: float, sca
 
     def matrix(values: Tensor) -> Tensor:
         """Write ``[anything, columns]`` as ``[outputs that are read, anything times places]``."""
-        own = values.reshape(len(values), len(alive), -1)[:, alive]
-        return own.transpose(0, 1).reshape(len(taps), -1)
+        own = values.reshape(len(values), len(alive), math.prod(block.kernel))[:, alive]
+        return own.transpose(0, 1).flatten(1)
 
-    wanted = layer.weight.repeat_interleave(block.copies, 0)[alive].reshape(len(taps), -1)
+    wanted = layer.weight.repeat_interleave(block.copies, 0)[alive].flatten(1)
     pieces, spreads = [matrix(plus[: block.inputs]) / factor], [matrix(sizes[: block.inputs]) / factor]
     if signed:
         minus, further, more = network.effective(number, -1)

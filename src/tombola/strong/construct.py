@@ -39,7 +39,8 @@ class Fit:
 
     Attributes:
         name: of the layer.
-        sums: weights and biases, once for every copy of an output that is read.
+        sums: weights and biases, once for every copy of an output that is read; weights twice where inputs may be
+            negative.
         solved: those that took a subset: all others are within the error of 0.
         max_error, mean_error: over the sums.
         unresolved: how many are further away than the error.
@@ -93,7 +94,7 @@ class Construction:
 
     @property
     def sums(self) -> int:
-        """Count weights and biases, once for every copy that is read."""
+        """Count subset sums: see :attr:`Fit.sums`."""
         return sum(one.sums for one in self.fits)
 
     @property
@@ -198,7 +199,12 @@ def _with(
     for layer in target.layers:
         factors.append(_factor(layer, math.prod(factors)))
     masks, fits, done = dict[int, Tensor](), dict[int, Fit](), 0
-    total = sum(block.inputs * block.columns + len(block.taps) * (block.constants > 0) for block in blocks)
+    signs = [(1, -1) if signed and number == 0 else (1,) for number in range(len(blocks))]
+    sums = [
+        len(sign) * block.inputs * block.columns + len(block.taps) * (block.constants > 0)
+        for sign, block in zip(signs, blocks, strict=True)
+    ]
+    total = sum(sums)
     for number in reversed(range(len(blocks))):
         block = blocks[number]
         alive = torch.ones(block.outputs * block.copies, dtype=torch.bool)
@@ -209,7 +215,7 @@ def _with(
         masks[number], fits[number] = work.solve(
             error,
             alive,
-            (1, -1) if signed and number == 0 else (1,),
+            signs[number],
             ladder,
             threads,
             lambda now: told(before + now, total),  # noqa: B023
@@ -217,7 +223,7 @@ def _with(
         )
         if fits[number].unresolved and not patient:
             return None
-        done += block.inputs * block.columns + len(block.taps) * (block.constants > 0)
+        done += sums[number]
         told(done, total)
     order = range(len(blocks))
     return StrongNetwork(seed, blocks, [masks[n] for n in order], factors), tuple(fits[n] for n in order)
@@ -298,7 +304,7 @@ class _Work:
                     mask[inputs] |= found.masks()
                 else:
                     mask[inputs, :, read] |= found.masks()
-                tally.add(found, self.factor, counts=sign == signs[0])
+                tally.add(found, self.factor)
                 if tally.unresolved and not patient:
                     return mask, tally.fit(self.layer.name)
         if block.constants:
@@ -308,14 +314,14 @@ class _Work:
             v = block.second(self.seed, self.number, groups)[:, :, taps]
             found = solve(
                 u[block.inputs :].reshape(1, -1),
-                v.reshape(1, -1, len(taps)),
+                v.flatten(0, 1)[None],
                 self.layer.bias.repeat_interleave(block.copies)[None, alive] * self.scale,
                 tolerance,
                 ladder=ladder or ladder_for(tolerance),
                 threads=threads,
             )
             mask[block.inputs :, :, taps] |= found.masks().view(v.shape)
-            tally.add(found, self.scale, counts=True)
+            tally.add(found, self.scale)
         return mask, tally.fit(self.layer.name)
 
 
@@ -326,17 +332,17 @@ class _Tally:
         self.sums = self.solved = self.unresolved = self.kept = self.looked = 0
         self.worst = self.total = 0.0
 
-    def add(self, found: Solved, factor: float, *, counts: bool) -> None:
-        """Count a part; ``counts`` is false for a second sum of the same weights."""
+    def add(self, found: Solved, factor: float) -> None:
+        """Count a part."""
         if not found.errors.numel():
             return
-        self.sums += found.errors.numel() * counts
+        self.sums += found.errors.numel()
         self.solved += int((found.codes != 0).sum())
         self.unresolved += found.unresolved
         self.kept += found.kept
         self.looked += int(found.tried[found.codes != 0].sum())
         self.worst = max(self.worst, float(found.errors.max()) / factor)
-        self.total += float(found.errors.sum()) / factor * (1.0 if counts else 0.0)
+        self.total += float(found.errors.sum()) / factor
 
     def fit(self, name: str) -> Fit:
         many = max(1, self.solved)

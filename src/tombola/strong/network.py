@@ -264,6 +264,9 @@ class StrongNetwork(nn.Module):
         if number not in self._drawn:
             block, mask = self.blocks[number], self.mask(number)
             read = mask.any(2)
+            if not bool(read.any()):
+                # A layer of nothing else is no layer of torch; what this neuron is read by is 0.
+                read[0, 0] = True
             group, which = read.nonzero(as_tuple=True)
             forth = block.first(self.seed, number)[group, which]
             rows = []

@@ -198,9 +198,10 @@ def _layer(name: str, part: nn.Linear | nn.Conv2d, before: tuple[Reshape, ...]) 
         dilation * (side - 1) for dilation, side in zip(_pair(part.dilation), _pair(part.kernel_size), strict=True)
     ]
     for pad, dilation, far in zip(padding, _pair(part.dilation), reach, strict=True):
-        if part.bias is not None and (pad > far or pad % dilation):
+        if part.bias is not None and (2 * pad > far or pad % dilation):
             raise InvalidValue(
-                f"{name!r} pads so much that no tap of its kernel stays on the image, and its bias needs one. Pad less."
+                f"{name!r} pads so much that no tap of its kernel is always on the image, and its bias needs one. Pad "
+                "by no more than half of the kernel."
             )
     return Layer(name, weight, bias, before, False, _pair(part.stride), padding, _pair(part.dilation))
 
