@@ -1,6 +1,7 @@
 """Construction: a masked random network that is a trained one, to the error that was asked for, on every path."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -432,6 +433,35 @@ def test_a_certificate_is_worth_something_and_scales_with_the_error(doubled: boo
     assert Certifier(fine.network, fine.target)(x).share == 1.0
 
 
+def test_averages_of_both_signs_are_rounded_by_the_size_of_what_they_add_up() -> None:
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 3, bias=False))
+    found = construct(read(module), error=1e-7, signed=True)
+    x = torch.zeros(4, 2, 4, 4, dtype=torch.float64)
+    x[:, :, ::2] = 1e6 * torch.rand(4, 2, 2, 4, generator=torch.Generator().manual_seed(0))
+    x[:, :, 1::2] = -x[:, :, ::2]
+    x += 1e-3
+    bounds = Certifier(found.network, found.target, dtype=torch.float32, signed=True)(x).bounds
+    with torch.no_grad():
+        away = (found.network(x.float()).double() / found.network.scale - found.target(x)).norm(dim=1)
+    assert bool((away > 1e-4).any())
+    assert bool((away <= bounds).all())
+
+
+def test_a_certificate_for_inputs_that_are_not_negative_is_for_no_others() -> None:
+    found = made()
+    with pytest.raises(InvalidValue, match="negative"):
+        Certifier(found.network, found.target)(inputs(mlp, signed=True))
+
+
+def test_one_class_is_always_predicted() -> None:
+    torch.manual_seed(0)
+    found = construct(read(nn.Linear(4, 1)), error=1e-3)
+    certificate = Certifier(found.network, found.target)(torch.rand(5, 4))
+    assert certificate.share == 1.0
+    assert bool((certificate.bounds > 0).all())
+
+
 def test_an_unbounded_domain_has_no_certificate() -> None:
     found = made()
     with pytest.raises(InvalidValue, match="needs a domain"):
@@ -579,6 +609,60 @@ def test_a_mask_of_another_size_is_refused() -> None:
         worst_error(
             found, read(nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 4)))
         )
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e-30])
+def test_weights_that_are_hardly_numbers_are_within_the_error_of_zero(size: float) -> None:
+    module = mlp().double()
+    with torch.no_grad():
+        module[1].weight.fill_(size)  # type: ignore[operator,union-attr]
+        module[1].bias.fill_(size)  # type: ignore[operator,union-attr]
+    assert construct(read(module), error=1e-3).unresolved == 0
+
+
+@pytest.mark.parametrize("x", [torch.rand(2, 13), torch.rand(2, 11), torch.rand(2, 1, 12), torch.rand(2, 12, 1, 1)])
+def test_inputs_for_another_network_are_refused(x: Tensor) -> None:
+    blocks = (network := made().network).blocks
+    bare = StrongNetwork(
+        0, [replace(blocks[0], before=()), *blocks[1:]], [network.mask(n) for n in range(3)], [1.0] * 3
+    )
+    with pytest.raises(ShapeMismatch, match="block 0 reads inputs of shape"):
+        bare(x)
+
+
+def test_another_target_is_refused() -> None:
+    found = made(convnet)
+    layers = found.target.layers
+    for number, change in ((0, {"bias": None}), (1, {"stride": (1, 1)}), (1, {"before": ()}), (2, {"relu": True})):
+        other = [replace(one, **change) if at == number else one for at, one in enumerate(layers)]  # type: ignore[arg-type]
+        with pytest.raises(InvalidValue, match="another network"):
+            worst_error(found.network, Target(tuple(other)))
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"mask_0": lambda mask: mask.view(torch.int8)},
+        {"predictions": lambda _: torch.tensor(3, dtype=torch.uint8)},
+        {"predictions": lambda _: torch.rand(5)},
+        {"predictions": lambda _: torch.zeros(0, dtype=torch.uint8)},
+    ],
+)
+def test_tensors_of_other_types_are_refused(tensors: dict[str, Callable[[Tensor], Tensor]]) -> None:
+    from tombola import canonical
+    from tombola.ticket import container
+    from tombola.ticket.canonical import digest
+
+    data = file.encode(made().network, {})
+    length = int.from_bytes(data[:8], "little")
+    metadata, _ = container.read_header(data[8 : 8 + length], len(data) - 8 - length, "here")
+    body = canonical.loads(metadata[file.KEY])
+    held = container.read_tensors(data, "here")
+    held |= {name: change(held.get(name, torch.zeros(0))) for name, change in tensors.items()}
+    del body["digest"]
+    body["digest"] = digest(held, canonical.dumps(body))
+    with pytest.raises(CorruptTicket, match=r"has (a mask of|predictions)"):
+        file.decode(container.write(held, file.KEY, canonical.dumps(body)), "here")
 
 
 def test_sizes_are_told_beside_the_plain_network() -> None:

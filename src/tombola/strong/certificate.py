@@ -141,7 +141,7 @@ class Certifier:
             dtype: what the network is run in. In float32 the bound is that of sums in the worst order, and large.
             signed: inputs may be negative.
         """
-        self.target = target
+        self.target, self.signed = target, signed
         self._gains: list[_Gains] = []
         scale = 1.0
         for number, layer in enumerate(target.layers):
@@ -151,16 +151,24 @@ class Certifier:
     def __call__(self, x: Tensor, *, at_once: int = 1000) -> Certificate:
         """Bound the logits' distance for each of some inputs: float ``[inputs, ...]``."""
         bounds, margins = [], []
+        if not self.signed and bool((x < 0).any()):
+            raise InvalidValue("an input is negative, and this strong ticket was read for inputs that are not: signed.")
         for some in x.double().split(at_once):
             with torch.no_grad():
                 *read, logits = self.target.activations(some)
             error = torch.zeros(len(some), dtype=torch.float64)
-            for layer, gains, h in zip(self.target.layers, self._gains, read, strict=True):
+            # An average of both signs is rounded by the size of what it adds up.
+            sizes = [self.target.activations(some.abs())[0], *read[1:]] if self.signed else read
+            for layer, gains, h in zip(self.target.layers, self._gains, sizes, strict=True):
                 positions = _positions(layer, h)
                 norm = h.flatten(1).norm(dim=1) * _SLACK
                 error = self._next(gains, error, norm, positions)
-            top = logits.topk(2, 1).values
             bounds.append(error)
+            if logits.shape[1] == 1:
+                # One class alone is what is always predicted.
+                margins.append(torch.full_like(error, math.inf))
+                continue
+            top = logits.topk(2, 1).values
             margins.append(top[:, 0] - top[:, 1])
         return Certificate(torch.cat(bounds), torch.cat(margins))
 
@@ -226,7 +234,7 @@ def _measure(network: StrongNetwork, number: int, layer: Layer, unit: float, sca
         minus, further, more = network.effective(number, -1)
         pieces.append(matrix(minus[: block.inputs]) / factor)
         spreads.append(matrix(further[: block.inputs]) / factor)
-        terms = max(terms, more)
+        terms += more
     widen = math.sqrt(math.prod(block.kernel))
     bias, spread = (one[block.inputs :, taps].sum(0) / scale for one in (plus, sizes))
     true_bias = torch.zeros(block.outputs, dtype=torch.float64) if layer.bias is None else layer.bias

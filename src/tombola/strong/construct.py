@@ -31,6 +31,9 @@ _FINEST: Final = 1e-8
 _REACH: Final = 0.5
 """The largest weight after scaling: sums of products come near everything up to there."""
 
+_MOST_POWER: Final = 100
+"""What a layer is scaled by is no further from 1 than 2 to this: products of it over all layers stay numbers."""
+
 
 @final
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ def _with(
     _check_memory(blocks, candidates)
     factors = list[float]()
     for layer in target.layers:
-        factors.append(_factor(layer, math.prod(factors)))
+        factors.append(_factor(layer, math.prod(factors), error))
     masks, fits, done = dict[int, Tensor](), dict[int, Fit](), 0
     signs = [(1, -1) if signed and number == 0 else (1,) for number in range(len(blocks))]
     sums = [
@@ -352,12 +355,17 @@ class _Tally:
         )  # fmt: skip
 
 
-def _factor(layer: Layer, scale: float) -> float:
-    """Give the power of two that brings a layer's weights, and its biases, up to 1/2 and not beyond."""
+def _factor(layer: Layer, scale: float, error: float) -> float:
+    """Give the power of two that brings a layer's weights, and its biases, up to 1/2 and not beyond.
+
+    What is within the error of 0 takes no sum, and is not to blow up the biases of all layers that follow.
+    """
     weight = float(layer.weight.abs().max()) if layer.weight.numel() else 0.0
-    bias = 0.0 if layer.bias is None else scale * float(layer.bias.abs().max())
-    largest = max(weight, bias)
-    return 1.0 if largest == 0 else 2.0 ** math.floor(math.log2(_REACH / largest))
+    bias = 0.0 if layer.bias is None else float(layer.bias.abs().max())
+    largest = max(weight if weight > error else 0.0, scale * bias if bias > error else 0.0)
+    if largest == 0:
+        return 1.0
+    return 2.0 ** min(_MOST_POWER, max(-_MOST_POWER, math.floor(math.log2(_REACH) - math.log2(largest))))
 
 
 def _check_memory(blocks: Sequence[Block], candidates: int) -> None:

@@ -119,6 +119,7 @@ def decode(data: bytes, where: str) -> StrongTicket:
             found = shapes.get(f"mask_{number}", "none")
             container.corrupt(where, f"has a mask of shape {found} for block {number}", f"{wanted}, from its sizes")
     tensors = container.read_tensors(data, where)
+    _check_types(tensors, len(blocks), where)
     claimed = body.pop("digest")
     if digest(tensors, canonical.dumps(body)) != claimed:
         container.corrupt(where, "does not hold what its digest says", "a file that nobody has altered")
@@ -158,7 +159,7 @@ def _body(text: str, where: str) -> dict[str, Any]:
 
 
 def _is_factor(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1e-300 < value < 1e300
 
 
 def _block(entry: Any, where: str) -> Block:
@@ -178,6 +179,16 @@ def _block(entry: Any, where: str) -> Block:
     if not 0 <= block.tap < math.prod(block.kernel):
         container.corrupt(where, "has a block whose bias is read outside of its kernel", "a tap on the image")
     return block
+
+
+def _check_types(tensors: Mapping[str, Tensor], blocks: int, where: str) -> None:
+    """Check that masks are bytes, and predictions a list of classes."""
+    for number in range(blocks):
+        if tensors[f"mask_{number}"].dtype is not torch.uint8:
+            container.corrupt(where, f"has a mask of {tensors[f'mask_{number}'].dtype}", "bytes of eight bits of it")
+    found = tensors.get(_PREDICTIONS)
+    if found is not None and (found.dim() != 1 or found.dtype not in (torch.uint8, torch.int32) or not len(found)):
+        container.corrupt(where, f"has predictions {found.dtype} {list(found.shape)}", "a class for each example")
 
 
 def _check_copies(blocks: Sequence[Block], where: str) -> None:

@@ -162,11 +162,16 @@ class StrongNetwork(nn.Module):
         return torch.from_numpy(bits.view(np.bool_)).view(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the neurons that are read."""
+        """Run the neurons that are read.
+
+        Raises:
+            ShapeMismatch: the input is for another network.
+        """
         copies = 1
         for number, block in enumerate(self.blocks):
             for reshape in block.before:
                 x = _flat(x, copies) if reshape.kind == "flatten" else reshape(x)
+            self._check(x, number)
             copies = block.copies
             which, forth, constant, back = self._weights(number)
             which, forth, constant, back = which.to(x.device), forth.to(x), constant.to(x), back.to(x)
@@ -181,6 +186,13 @@ class StrongNetwork(nn.Module):
                 x = functional.linear(hidden, back.flatten(1))
             x = functional.relu(x) if block.relu else x
         return x
+
+    def _check(self, x: Tensor, number: int) -> None:
+        block = self.blocks[number]
+        wanted = block.inputs if block.doubled else block.inputs * block.candidates
+        if x.dim() != (4 if block.convolution else 2) or x.shape[1] != wanted:
+            shape = f"[batch, {wanted}{', height, width' if block.convolution else ''}]"
+            raise ShapeMismatch(f"block {number} reads inputs of shape {shape}, and these are {list(x.shape)}.")
 
     def effective(self, number: int, sign: int = 1) -> tuple[Tensor, Tensor, int]:
         """Give the weights that a block has in effect, on inputs of a sign.

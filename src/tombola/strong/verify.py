@@ -11,7 +11,7 @@ from tombola.data import Dataset
 from tombola.errors import DataError, InvalidValue, TicketError
 from tombola.strong.certificate import Certifier
 from tombola.strong.file import StrongTicket, fingerprint, load
-from tombola.strong.network import StrongNetwork
+from tombola.strong.network import Block, StrongNetwork
 from tombola.strong.target import Target
 from tombola.ticket import Check
 
@@ -129,8 +129,8 @@ def worst_error(network: StrongNetwork, target: Target, *, signed: bool = False)
         )
     worst, scale = 0.0, 1.0
     for number, (block, layer) in enumerate(zip(network.blocks, target.layers, strict=True)):
-        kernel = tuple(layer.weight.shape[2:]) or (1, 1)
-        if layer.weight.shape[:2] != (block.outputs, block.inputs) or kernel != block.kernel:
+        same = Block.of(layer, block.candidates, doubled=block.doubled, copies=block.copies)
+        if same != block:
             raise InvalidValue(f"{layer.name!r} has weights of shape {tuple(layer.weight.shape)}: another network.")
         scale *= network.factors[number]
         alive = network.alive(number)
@@ -169,6 +169,8 @@ def _predictions(ticket: StrongTicket, dataset: Dataset) -> list[Check]:
     except RuntimeError as error:
         raise DataError(f"the strong ticket does not take these data: {error}") from error
     wanted = ticket.predictions.long()
+    if len(wanted) != len(predicted):
+        return [Check("predictions", False, f"the file holds {len(wanted)}, and there are {len(predicted)} examples")]
     agreement = float((predicted == wanted).double().mean())
     accuracy = float((predicted == y).double().mean())
     checks = []
