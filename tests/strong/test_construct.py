@@ -462,6 +462,17 @@ def test_one_class_is_always_predicted() -> None:
     assert bool((certificate.bounds > 0).all())
 
 
+def test_the_bound_for_a_ball_is_none_of_its_rounding() -> None:
+    """Norms that float32 would round down."""
+    torch.manual_seed(0)
+    found = construct(read(nn.Linear(6, 3, bias=False)), error=1e-2)
+    certifier, x = Certifier(found.network, found.target), torch.rand(200, 6, dtype=torch.float64)
+    bounds = certifier(x).bounds
+    assert all(
+        certifier.everywhere(float(one.norm()), x[:1]) >= float(bound) for one, bound in zip(x, bounds, strict=True)
+    )
+
+
 def test_an_unbounded_domain_has_no_certificate() -> None:
     found = made()
     with pytest.raises(InvalidValue, match="needs a domain"):
@@ -546,6 +557,7 @@ def test_a_mask_that_was_changed_with_its_digest_is_caught_by_its_weights(tmp_pa
     [
         {"inputs": 0}, {"inputs": 1 << 40}, {"candidates": -1}, {"kernel": [1]}, {"convolution": 1}, {"relu": "yes"},
         {"before": [{"kind": "evil", "size": [1, 1], "stride": [1, 1], "padding": [0, 0]}]}, {"padding": [9, 9]},
+        {"padding": [0, 4096]}, {"before": [{"kind": "max", "size": [2, 2], "stride": [1, 1], "padding": [0, 9]}]},
         {"more": 1}, {"outputs": 21}, {"copies": 2}, {"doubled": False}, {"constants": -1}, {"constants": 1 << 30},
     ],
 )  # fmt: skip

@@ -195,7 +195,7 @@ class Certifier:
         for layer, gains, h in zip(self.target.layers, self._gains, read, strict=False):
             positions = _positions(layer, h)
             largest *= gains.before
-            error = self._next(gains, error, torch.tensor([largest]).double(), positions)
+            error = self._next(gains, error, torch.tensor([largest], dtype=torch.float64), positions)
             largest = (gains.target * largest + gains.target_bias * math.sqrt(positions)) * _SLACK
         return float(error)
 

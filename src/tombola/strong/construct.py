@@ -6,10 +6,12 @@ others need twice as many. What they prove to exist is found here, weight by wei
 """
 
 import math
+import operator
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, final
 
 import torch
@@ -171,7 +173,8 @@ def construct(
 
 def _advice(network: StrongNetwork, candidates: int, error: float) -> str:
     """Say what would most probably do: a larger error where it is below what can be had, else more candidates."""
-    finest = min(network.factors)
+    # Biases are multiplied by the factors of all layers up to theirs.
+    finest = min(*network.factors, *accumulate(network.factors, operator.mul))
     if error * finest < _FINEST:
         return (
             f"{MOST} candidates at a time come to about {_FINEST / finest:.1g} for weights of this size, whatever "

@@ -176,7 +176,8 @@ def _block(entry: Any, where: str) -> Block:
         container.corrupt(where, f"has a block of sizes {json.dumps(entry)[:120]}", "sizes that a layer can have")
     pairs = {name: tuple(entry[name]) for name in ("kernel", "stride", "padding", "dilation")}
     block = Block(**{**entry, **pairs, "before": tuple(_reshape(one, where) for one in entry["before"])})
-    if not 0 <= block.tap < math.prod(block.kernel):
+    reach = zip(block.padding, block.kernel, block.dilation, strict=True)
+    if not 0 <= block.tap < math.prod(block.kernel) or any(pad > side * far for pad, side, far in reach):
         container.corrupt(where, "has a block whose bias is read outside of its kernel", "a tap on the image")
     return block
 
@@ -206,6 +207,8 @@ def _reshape(entry: Any, where: str) -> Reshape:
         container.corrupt(where, f"has a reshaping {json.dumps(entry)[:80]}", "flatten, max or average with its sizes")
     if not (_is_pair(entry["size"], 1) and _is_pair(entry["stride"], 1) and _is_pair(entry["padding"], 0)):
         container.corrupt(where, f"has a pool {json.dumps(entry)[:80]}", "two whole numbers for each of its sizes")
+    if any(pad > size // 2 for pad, size in zip(entry["padding"], entry["size"], strict=True)):
+        container.corrupt(where, f"has a pool {json.dumps(entry)[:80]}", "padding of no more than half of its size")
     return Reshape(entry["kind"], tuple(entry["size"]), tuple(entry["stride"]), tuple(entry["padding"]))
 
 
