@@ -92,6 +92,22 @@ def test_a_goal_takes_the_place_of_the_error(run: Path, tmp_path: Path, capsys: 
     assert 1e-7 < found["error"] < 0.1  # type: ignore[operator]
 
 
+def large() -> nn.Module:
+    torch.manual_seed(0)
+    first = nn.Linear(64, 20)
+    with torch.no_grad():
+        first.weight.mul_(500.0)
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(20, 10))
+
+
+def test_a_goal_is_looked_for_where_sums_come_so_near(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights so large that the smallest error of the search is beyond what subset sums come to."""
+    words = ["strong", "construct", f"{__name__}:large", "--data", "digits", "--out", str(tmp_path)]
+    assert main([*words, "--error", "1e-7"]) == WRONG_CALL
+    found = told([*words, "--agreement", "0.99"], capsys)
+    assert found["agreement"] >= 0.99  # type: ignore[operator]
+
+
 def own() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -12,7 +13,7 @@ from torch import Tensor
 import tombola
 from tombola import canonical
 from tombola.data import Dataset
-from tombola.errors import InvalidValue
+from tombola.errors import InvalidValue, Unsolved
 from tombola.strong import file
 from tombola.strong.certificate import Certifier, bisect
 from tombola.strong.construct import Construction, construct
@@ -192,6 +193,7 @@ def _largest(
     certified: float | None,
     told: Callable[[str], object],
 ) -> float:
+    @cache
     def reaches(error: float) -> bool:
         seen = looked(built(error))
         assert seen is not None
@@ -202,10 +204,21 @@ def _largest(
         )
         return good
 
-    found = bisect(reaches, start=_START, least=_LEAST, steps=_STEPS)
+    least = _LEAST
+    while True:
+        try:
+            reaches(least)
+        except Unsolved:
+            # So small an error is not to be had everywhere; a larger one may be enough.
+            if least > _START / 100:
+                raise
+            least *= 10
+        else:
+            break
+    found = bisect(reaches, start=_START, least=least, steps=_STEPS)
     if found is None:
         goal = f"agreement {agreement}" if agreement is not None else f"a certified share of {certified}"
-        raise InvalidValue(f"no error down to {_LEAST:g} reaches {goal} on these data. Ask for less.")
+        raise InvalidValue(f"no error down to {least:.0e} reaches {goal} on these data. Ask for less.")
     return found
 
 
