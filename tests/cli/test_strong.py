@@ -169,6 +169,7 @@ def test_edge_popup_learns_a_mask_and_writes_a_ticket(tmp_path: Path, capsys: py
     for bad, says in (
         ("--density 0", "above 0"),
         ("--rule x", "no rule"),
+        ("--rule supermask --density 0.1", "of edge-popup"),
         ("--init x", "no init"),
         ("--replicates 0", "one"),
     ):

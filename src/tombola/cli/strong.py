@@ -36,7 +36,7 @@ def construct(
     dense: Annotated[
         bool, Parameter(help="Of a run: its dense network, read from its store, and not its ticket.", negative="")
     ] = False,
-    search: Annotated[str | None, Parameter(help="With --dense: which search of a study.")] = None,
+    search: Annotated[str | None, Parameter(help="Of a study: which search.")] = None,
     model: Annotated[
         str | None, Parameter(help="The network of a file: a name, or pkg.module:factory, whose code is run.")
     ] = None,

@@ -80,6 +80,8 @@ def edge_popup(
 
     if rule not in ("edge-popup", "supermask"):
         raise UnknownName.among("rule", rule, ("edge-popup", "supermask"))
+    if rule == "supermask" and (density != 0.5 or scope != "layer"):
+        raise InvalidValue("--density and --scope are of edge-popup; a supermask learns how many weights are in.")
     if replicates < 1:
         raise InvalidValue(f"replicates is {replicates}; there is at least one random network.")
     rate = {} if lr is None else {"lr": lr}

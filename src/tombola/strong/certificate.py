@@ -47,7 +47,7 @@ def norm_above(matrix: Tensor) -> float:
     if largest == 0:
         return 0.0
     # By a power of two, exactly, so that no square is too small or too large to be written.
-    unit = 2.0 ** math.frexp(largest)[1]
+    unit = 2.0 ** (math.frexp(largest)[1] - 1)
     return unit * _norm_above(matrix / unit)
 
 
@@ -158,11 +158,11 @@ class Certifier:
                 *read, logits = self.target.activations(some)
             error = torch.zeros(len(some), dtype=torch.float64)
             # An average of both signs is rounded by the size of what it adds up.
-            sizes = [self.target.activations(some.abs())[0], *read[1:]] if self.signed else read
-            for layer, gains, h in zip(self.target.layers, self._gains, sizes, strict=True):
+            sizes = [self._reshaped(some.abs()), *read[1:]] if self.signed else read
+            for layer, gains, h, size in zip(self.target.layers, self._gains, read, sizes, strict=True):
                 positions = _positions(layer, h)
-                norm = h.flatten(1).norm(dim=1) * _SLACK
-                error = self._next(gains, error, norm, positions)
+                norm, rounded = (one.flatten(1).norm(dim=1) * _SLACK for one in (h, size))
+                error = self._next(gains, error, norm, rounded, positions)
             bounds.append(error)
             if logits.shape[1] == 1:
                 # One class alone is what is always predicted.
@@ -195,14 +195,20 @@ class Certifier:
         for layer, gains, h in zip(self.target.layers, self._gains, read, strict=False):
             positions = _positions(layer, h)
             largest *= gains.before
-            error = self._next(gains, error, torch.tensor([largest], dtype=torch.float64), positions)
+            norms = torch.tensor([largest], dtype=torch.float64)
+            error = self._next(gains, error, norms, norms, positions)
             largest = (gains.target * largest + gains.target_bias * math.sqrt(positions)) * _SLACK
         return float(error)
 
-    def _next(self, gains: _Gains, error: Tensor, norm: Tensor, positions: int) -> Tensor:
+    def _reshaped(self, x: Tensor) -> Tensor:
+        for reshape in self.target.layers[0].before:
+            x = reshape(x)
+        return x
+
+    def _next(self, gains: _Gains, error: Tensor, norm: Tensor, rounded: Tensor, positions: int) -> Tensor:
         error = error * gains.before
         steady = (gains.bias + gains.rounding_bias) * math.sqrt(positions)
-        return (gains.effective * error + gains.away * norm + gains.rounding * (norm + error) + steady) * _SLACK
+        return (gains.effective * error + gains.away * norm + gains.rounding * (rounded + error) + steady) * _SLACK
 
 
 def _positions(layer: Layer, h: Tensor) -> int:

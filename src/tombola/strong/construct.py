@@ -19,14 +19,14 @@ from torch import Tensor
 
 from tombola.errors import InvalidValue, Unsolved
 from tombola.strong.bounds import candidates as typical
-from tombola.strong.network import Block, StrongNetwork, parts, read_copies
+from tombola.strong.network import MOST_CANDIDATES, Block, StrongNetwork, parts, read_copies
 from tombola.strong.subset_sum import MOST, Solved, ladder_for, solve
 from tombola.strong.target import Layer, Target
 
 CANDIDATES: Final = (72, 96, 128, 192)
 """Random neurons for each input, of which about half are of use: tried in order until no weight is missed."""
 
-_MOST: Final = 4096
+_MOST: Final = MOST_CANDIDATES
 _FINEST: Final = 1e-8
 """The error that lists of the most candidates reach, but for few lists, at weights up to 1/2."""
 
@@ -34,7 +34,7 @@ _REACH: Final = 0.5
 """The largest weight after scaling: sums of products come near everything up to there."""
 
 _MOST_POWER: Final = 100
-"""What a layer is scaled by is no further from 1 than 2 to this: products of it over all layers stay numbers."""
+"""What a layer is scaled by is no further from 1 than 2 to this: products of it over ten layers stay numbers."""
 
 
 @final

@@ -15,7 +15,7 @@ from torch import Tensor
 from tombola import canonical
 from tombola.errors import TicketError
 from tombola.strong.law import LAW
-from tombola.strong.network import Block, StrongNetwork
+from tombola.strong.network import MOST_CANDIDATES, Block, StrongNetwork
 from tombola.strong.target import Reshape
 from tombola.ticket import container
 from tombola.ticket.canonical import digest
@@ -172,6 +172,7 @@ def _block(entry: Any, where: str) -> Block:
     good = good and type(entry["constants"]) is int and 0 <= entry["constants"] <= _MOST_CONSTANTS
     good = good and all(_is_pair(entry[one], 1) for one in ("kernel", "stride", "dilation"))
     good = good and _is_pair(entry["padding"], 0) and isinstance(entry["before"], list) and len(entry["before"]) < 64
+    good = good and max(entry["candidates"], entry["copies"]) <= MOST_CANDIDATES
     if not good:
         container.corrupt(where, f"has a block of sizes {json.dumps(entry)[:120]}", "sizes that a layer can have")
     pairs = {name: tuple(entry[name]) for name in ("kernel", "stride", "padding", "dilation")}

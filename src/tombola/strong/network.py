@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from tombola.strong.target import Layer, Reshape
 FORTH, BACK, CONSTANT = "u", "v", "a"
 """What is drawn for a block: the weights that a neuron reads its one input by, those that its readers have, and the
 biases of the neurons that read nothing. Every other weight the mask deletes, so it is never drawn."""
+
+
+MOST_CANDIDATES: Final = 4096
+"""N, at most."""
 
 
 @final
@@ -136,6 +140,8 @@ class StrongNetwork(nn.Module):
             self.register_buffer(f"mask_{number}", torch.from_numpy(packed))
         self._drawn: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         self._sums: dict[tuple[int, int], tuple[Tensor, Tensor, int]] = {}
+
+        self.register_load_state_dict_post_hook(_forget)
 
     @classmethod
     def packed(
@@ -293,6 +299,13 @@ class StrongNetwork(nn.Module):
             place = group if block.doubled else group * block.candidates + which
             self._drawn[number] = place[:many], forth[:many], forth[many:].clamp(min=0), back
         return self._drawn[number]
+
+
+def _forget(network: nn.Module, _: object) -> None:
+    """Draw and add up again after other masks were loaded."""
+    assert isinstance(network, StrongNetwork)
+    network._drawn.clear()
+    network._sums.clear()
 
 
 def read_copies(block: Block, mask: Tensor, outputs: int) -> Tensor:

@@ -201,7 +201,7 @@ def _layer(name: str, part: nn.Linear | nn.Conv2d, before: tuple[Reshape, ...]) 
         if part.bias is not None and (2 * pad > far or pad % dilation):
             raise InvalidValue(
                 f"{name!r} pads so much that no tap of its kernel is always on the image, and its bias needs one. Pad "
-                "by no more than half of the kernel."
+                "by no more than half of the kernel's size less 1."
             )
     return Layer(name, weight, bias, before, False, _pair(part.stride), padding, _pair(part.dilation))
 
