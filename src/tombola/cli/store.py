@@ -6,15 +6,13 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from tombola.cli.words import print_json
+from tombola.cli.words import Json, print_json
 
 app = App(name="store", help="Look at a folder of finished units, check every byte of it, or clean it.")
 
-_Json = Annotated[bool, Parameter(help="Print one JSON object and nothing else.", negative="")]
-
 
 @app.command
-def ls(folder: Path, /, *, json: _Json = False) -> None:
+def ls(folder: Path, /, *, json: Json = False) -> None:
     """List the units.
 
     Args:
@@ -35,7 +33,7 @@ def ls(folder: Path, /, *, json: _Json = False) -> None:
 
 
 @app.command
-def check(folder: Path, /, *, json: _Json = False) -> int:
+def check(folder: Path, /, *, json: Json = False) -> int:
     """Read every file and set aside what was cut short or altered; 1 where there was any.
 
     Args:
@@ -61,7 +59,7 @@ def gc(
     /,
     *,
     rehearse: Annotated[bool, Parameter(help="Count and delete nothing.", negative="")] = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Delete what no unit refers to, what was set aside, and the torn files of killed processes.
 

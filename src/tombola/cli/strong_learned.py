@@ -128,7 +128,7 @@ def edge_popup(
         f"Without training a weight: test accuracy {100 * result['mean']:.2f} %{spread}, n = {replicates}; "
         f"{100 * found[0].density:.2f} % of {total:,} random weights are in."
     )
-    screen.print(f"The weights are those that were drawn: digest {best.digest[:16]} before and after.")
+    screen.print(f"The ticket's weights are those that were drawn: digest {best.digest[:16]}.")
     screen.print(f"The subnetwork, masks and random weights: {path}")
     return 0
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from tombola.cli.words import Whole, print_json
+from tombola.cli.words import Json, Whole, print_json
 from tombola.saying import say
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 app = App(name="study", help="Run experiments that survive a crash, and say which published claims they bear out.")
 
-_Json = Annotated[bool, Parameter(help="Print one JSON object and nothing else.", negative="")]
 _Workers = Annotated[Whole | None, Parameter(help="Parallel processes, one thread each. [default: one per core]")]
 _Ray = Annotated[str | None, Parameter(help="Address of a Ray cluster, or `local` to start one here.")]
 _Store = Annotated[
@@ -33,7 +32,7 @@ _Size = Annotated[
 
 
 @app.command(name="list")
-def listing(*, json: _Json = False) -> None:
+def listing(*, json: Json = False) -> None:
     """List the named studies."""
     from tombola.study.library import SIZES, STUDIES, named
 
@@ -65,7 +64,7 @@ def run(
     store: _Store = None,
     workers: _Workers = None,
     ray: _Ray = None,
-    json: _Json = False,
+    json: Json = False,
 ) -> int:
     """Run a study, or go on with it: what is finished is never trained again.
 
@@ -79,7 +78,7 @@ def run(
 
 @app.command
 def resume(
-    folder: Path, /, *, store: _Store = None, workers: _Workers = None, ray: _Ray = None, json: _Json = False
+    folder: Path, /, *, store: _Store = None, workers: _Workers = None, ray: _Ray = None, json: Json = False
 ) -> int:
     """Go on with the study in a folder.
 
@@ -92,7 +91,7 @@ def resume(
 
 
 @app.command
-def status(folder: Path, /, *, store: _Store = None, json: _Json = False) -> None:
+def status(folder: Path, /, *, store: _Store = None, json: Json = False) -> None:
     """Say how far the study in a folder is.
 
     Args:
@@ -125,7 +124,7 @@ def status(folder: Path, /, *, store: _Store = None, json: _Json = False) -> Non
 
 
 @app.command
-def compare(one: Path, other: Path, /, *, json: _Json = False) -> int:
+def compare(one: Path, other: Path, /, *, json: Json = False) -> int:
     """Compare two studies' results and claims, search by search; 1 where they differ.
 
     Args:
@@ -157,7 +156,7 @@ def rank(
         Parameter(help="SEARCH/ARM that differences are taken to. [default: iterative/ticket, or the first search's]"),
     ] = None,
     markdown: Annotated[bool, Parameter(help="Print tables in Markdown.", negative="")] = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Rank every arm of every finished search of a study by its test accuracy, and say what each cost.
 
