@@ -293,6 +293,21 @@ def test_too_few_candidates_are_an_error_that_says_how_many_would_do() -> None:
     assert kept.max_error > 1e-3
 
 
+def test_the_advice_for_biases_behind_large_weights_can_be_followed() -> None:
+    torch.manual_seed(0)
+    parts: list[nn.Module] = []
+    for _ in range(5):
+        layer = nn.Linear(6, 6)
+        with torch.no_grad():
+            layer.weight.mul_(60.0)
+        parts += [layer, nn.ReLU()]
+    target = read(nn.Sequential(*parts[:-1]))
+    with pytest.raises(Unsolved, match="Take --error") as raised:
+        construct(target, error=1e-3)
+    enough = float(str(raised.value).split("--error ")[1].rstrip("."))
+    assert construct(target, error=enough).unresolved == 0
+
+
 @DEPTHS
 @SIGNS
 def test_progress_reaches_the_end(doubled: bool, signed: bool) -> None:
@@ -591,6 +606,7 @@ def test_hostile_sizes_are_refused(change: dict[str, object], doubled: bool, tmp
         (1, {"inputs": 21}, "in copies"),
         (2, {"copies": 2}, "in copies"),
         (1, {"constants": -1}, "sizes"),
+        (2, {"candidates": 5000}, "sizes"),
         (1, {"constants": True}, "sizes"),
     ],
 )

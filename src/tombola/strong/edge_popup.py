@@ -32,7 +32,7 @@ class Learned:
         weights: the random network, never trained.
         masks: over its weights; they are what the scores chose at the end.
         scales: name -> what the tensor's weights are multiplied by beside the mask; empty where by nothing.
-        digest: of the random weights after the training, equal to that before it.
+        digest: of the random weights that the training was given, and that are the ticket's.
         run: the training of the scores; in its snapshots they stand in the weights' place.
         accuracy: on the test split, a fraction.
     """
